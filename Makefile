@@ -1,0 +1,159 @@
+# vitd: make help lists the targets.
+
+VERSION    := 0.1.0
+PREFIX     ?= /usr/local
+SYSCONFDIR ?= /etc
+UNITDIR    ?= $(PREFIX)/lib/systemd/system
+DESTDIR    ?=
+BUILD      ?= build
+CC         ?= gcc
+PORT       ?= 8080
+
+WARNINGS   := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2
+OPT        ?= -O3
+CFLAGS     ?= $(OPT) -g -fstack-protector-strong -D_FORTIFY_SOURCE=2
+LDFLAGS    ?= -Wl,-z,relro,-z,now
+EXTRA      ?=
+
+ENGINE_PKGS := openblas libcjson libjpeg zlib
+SERVER_PKGS := libmicrohttpd
+TEST_PKGS   := check libcurl
+pkg          = $(shell pkg-config $(1) $(2) 2>/dev/null)
+
+BASE_FLAGS   := -std=gnu11 -D_GNU_SOURCE -I. -Iinclude $(WARNINGS) -MMD -MP -pthread
+INCLUDES      = $(call pkg,--cflags,$(ENGINE_PKGS) $(SERVER_PKGS))
+ENGINE_LIBS   = $(call pkg,--libs,$(ENGINE_PKGS)) -lm
+SERVER_LIBS   = $(call pkg,--libs,$(SERVER_PKGS)) $(ENGINE_LIBS)
+VERSION_FLAGS := -DVITD_VERSION='"$(VERSION)"' -DVITD_MODEL_DIR='"$(PREFIX)/share/vitd/models"'
+
+ENGINE_SRC := $(sort $(wildcard engine/*/*.c engine/*/*/*.c))
+SERVER_SRC := $(sort $(wildcard server/*.c server/*/*.c))
+TEST_SRC   := $(sort $(wildcard tests/test_*.c))
+FUZZ_SRC   := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+
+ENGINE_OBJ := $(ENGINE_SRC:%.c=$(BUILD)/%.o)
+SERVER_OBJ := $(SERVER_SRC:%.c=$(BUILD)/%.o)
+TEST_BIN   := $(TEST_SRC:tests/%.c=$(BUILD)/tests/%)
+FUZZ_BIN   := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/tests/%)
+# what several suites share, and the server without its main(), to test its modules
+TEST_HELP  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(TEST_SRC),$(wildcard tests/*.c)))
+SERVER_LIB := $(filter-out $(BUILD)/server/main.o,$(SERVER_OBJ))
+
+.PHONY: all run test bench asan tsan fuzz lint deps install uninstall clean help
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: $(BUILD)/vitd $(BUILD)/libvit.a  ## build build/vitd and build/libvit.a (installs nothing)
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@echo "Variables: PREFIX, DESTDIR, BUILD, OPT, CC, PORT (for make run)."
+
+# The vector kernels are compiled for their instruction set and chosen at run time.
+$(BUILD)/engine/math/kernels/avx2.o: EXTRA += -mavx2 -mfma
+$(BUILD)/engine/math/kernels/avx512.o: EXTRA += -mavx512f -mprefer-vector-width=512
+
+$(BUILD)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(BASE_FLAGS) $(VERSION_FLAGS) $(INCLUDES) $(CFLAGS) $(EXTRA) -c $< -o $@
+
+$(BUILD)/libvit.a: $(ENGINE_OBJ)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(BUILD)/vitd: $(SERVER_OBJ) $(BUILD)/libvit.a
+	$(CC) -pthread $(CFLAGS) $(EXTRA) $(LDFLAGS) $^ $(SERVER_LIBS) -o $@
+
+# ---- packages ----
+
+DEB_BUILD := gcc make libc6-dev pkg-config libmicrohttpd-dev libcjson-dev libopenblas-dev libstb-dev \
+             libjpeg62-turbo-dev zlib1g-dev
+DEB_TEST  := check libcurl4-openssl-dev
+# without quotes to expand, so that it also runs where make is all there is
+define install_missing
+	@missing=""; for p in $(1); do \
+		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
+		echo "installing$$missing"; \
+		sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+		$$sudo apt-get update -qq && \
+		$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+endef
+
+deps:  ## install the Debian packages that building and testing need, if any is missing
+	$(call install_missing,$(DEB_BUILD) $(DEB_TEST))
+
+# ---- running ----
+
+run:  ## install what is missing, build, and serve the bundled model on 127.0.0.1:8080
+	$(call install_missing,$(DEB_BUILD))
+	@$(MAKE) --no-print-directory all
+	$(BUILD)/vitd serve --port $(PORT)
+
+test:  ## install what is missing, build, and run every test
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory $(BUILD)/vitd check-suites
+
+.PHONY: check-suites check-fuzz
+check-suites: $(TEST_BIN) $(FUZZ_BIN) $(BUILD)/vitd
+	@tests/run.sh $(BUILD)
+
+$(BUILD)/tests/test_%: tests/test_%.c $(TEST_HELP) $(SERVER_LIB) $(BUILD)/libvit.a
+	@mkdir -p $(@D)
+	$(CC) $(BASE_FLAGS) $(VERSION_FLAGS) $(INCLUDES) $(call pkg,--cflags,$(TEST_PKGS)) $(CFLAGS) $(EXTRA) $(LDFLAGS) \
+		$< $(TEST_HELP) $(SERVER_LIB) $(BUILD)/libvit.a $(SERVER_LIBS) $(call pkg,--libs,$(TEST_PKGS)) -o $@
+
+# A fuzz target with a main() that replays files; `make fuzz` links the same target to libFuzzer instead.
+$(BUILD)/tests/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(SERVER_LIB) $(BUILD)/libvit.a
+	@mkdir -p $(@D)
+	$(CC) $(BASE_FLAGS) $(INCLUDES) $(CFLAGS) $(EXTRA) $(LDFLAGS) $^ $(SERVER_LIBS) -o $@
+
+SANITIZE_ENV := OPENBLAS_NUM_THREADS=1 VITD_SANITIZED=1
+asan:  ## the tests under AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer
+	@$(MAKE) --no-print-directory deps
+	@$(SANITIZE_ENV) $(MAKE) --no-print-directory BUILD=$(BUILD)-asan CFLAGS="-O1 -g -fno-omit-frame-pointer \
+		-fsanitize=address,undefined -fno-sanitize-recover=all" $(BUILD)-asan/vitd check-suites
+
+tsan:  ## the tests under ThreadSanitizer
+	@$(MAKE) --no-print-directory deps
+	@$(SANITIZE_ENV) $(MAKE) --no-print-directory BUILD=$(BUILD)-tsan CFLAGS="-O1 -g -fno-omit-frame-pointer \
+		-fsanitize=thread" $(BUILD)-tsan/vitd check-suites
+
+SECONDS_EACH ?= 60
+fuzz:  ## fuzz each parser for SECONDS_EACH (60) seconds with clang's libFuzzer (needs clang)
+	@BUILD=$(BUILD) INCLUDES="$(INCLUDES)" LIBS="$(SERVER_LIBS)" tests/fuzz/fuzz.sh $(SECONDS_EACH)
+
+bench: $(BUILD)/vitd $(BUILD)/tests/http_load  ## speed of the engine and of the daemon on this machine
+	@tests/bench/bench.sh $(BUILD)
+
+$(BUILD)/tests/http_load: tests/bench/http_load.c
+	@mkdir -p $(@D)
+	$(CC) $(BASE_FLAGS) $(CFLAGS) $(EXTRA) $(LDFLAGS) $^ -o $@
+
+lint:  ## include directions, shellcheck and cppcheck (the last two where installed)
+	@tests/lint.sh
+
+# ---- installing ----
+
+install: all  ## binary, library, headers, configuration, model, unit and man page (DESTDIR, PREFIX)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include/vitd \
+		$(DESTDIR)$(PREFIX)/share/vitd/models/vit-tiny-64 $(DESTDIR)$(PREFIX)/share/man/man8 \
+		$(DESTDIR)$(SYSCONFDIR)/vitd $(DESTDIR)$(UNITDIR)
+	install -m 755 -s $(BUILD)/vitd $(DESTDIR)$(PREFIX)/bin/vitd
+	install -m 644 $(BUILD)/libvit.a $(DESTDIR)$(PREFIX)/lib/libvit.a
+	install -m 644 include/*.h $(DESTDIR)$(PREFIX)/include/vitd/
+	install -m 644 config/models/vit-tiny-64/* $(DESTDIR)$(PREFIX)/share/vitd/models/vit-tiny-64/
+	install -m 644 systemd/vitd.8 $(DESTDIR)$(PREFIX)/share/man/man8/vitd.8
+	sed 's|@BINDIR@|$(PREFIX)/bin|; s|@SYSCONFDIR@|$(SYSCONFDIR)|' systemd/vitd.service > $(DESTDIR)$(UNITDIR)/vitd.service
+	test -e $(DESTDIR)$(SYSCONFDIR)/vitd/vitd.json || \
+		install -m 644 config/vitd.json $(DESTDIR)$(SYSCONFDIR)/vitd/vitd.json
+
+uninstall:  ## remove what install put in place, except the configuration
+	rm -f $(DESTDIR)$(PREFIX)/bin/vitd $(DESTDIR)$(PREFIX)/lib/libvit.a \
+		$(DESTDIR)$(PREFIX)/share/man/man8/vitd.8 $(DESTDIR)$(UNITDIR)/vitd.service
+	rm -rf $(DESTDIR)$(PREFIX)/include/vitd $(DESTDIR)$(PREFIX)/share/vitd
+
+clean:  ## remove everything built
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan
+
+-include $(ENGINE_OBJ:.o=.d) $(SERVER_OBJ:.o=.d) $(TEST_HELP:.o=.d) $(TEST_BIN:=.d) $(FUZZ_BIN:=.d)

@@ -1,0 +1,23 @@
+#include "engine/arch/arch.h"
+
+#include <stdio.h>
+
+static const struct arch *const table[] = {&arch_vit};
+
+enum { ARCH_COUNT = sizeof table / sizeof table[0] };
+
+const struct arch *arch_find(const struct folder *folder)
+{
+    for (size_t i = 0; i < ARCH_COUNT; i++)
+        if (table[i]->recognise(folder))
+            return table[i];
+    return NULL;
+}
+
+void arch_list(char *text, size_t size)
+{
+    size_t used = 0;
+    for (size_t i = 0; i < ARCH_COUNT && used < size; i++)
+        used += (size_t)snprintf(text + used, size - used, "%s%s (%s)", i > 0 ? ", " : "", table[i]->name,
+                                 table[i]->runs);
+}

@@ -1,0 +1,65 @@
+/*
+ * arch.h - the table of architectures. An architecture is one file that fills in one row.
+ *
+ * The row's functions see a model folder that is already open and checked as JSON and as safetensors; they read
+ * weights by name, say what the model is, and compute. They know nothing of threads, sessions or files.
+ */
+#ifndef ENGINE_ARCH_ARCH_H
+#define ENGINE_ARCH_ARCH_H
+
+#include <cjson/cJSON.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "engine/layers/layers.h"
+#include "engine/store/weights.h"
+#include "vit.h"
+
+enum layout { LAYOUT_TRANSFORMERS, LAYOUT_TIMM };
+
+/* An opened folder, as the architecture's loader sees it. */
+struct folder {
+    enum layout layout;
+    const cJSON *config;      /* config.json */
+    const cJSON *model_args;  /* timm's model_args, or NULL */
+    const cJSON *pretrained;  /* timm's pretrained_cfg, or config itself */
+    const char *name;         /* model_type (transformers) or architecture (timm) */
+    struct weights *weights;
+};
+
+/* One image of a run, as the forward pass sees it. */
+struct arch_image {
+    const float *pixels; /* [3, H, W] */
+    float *logits;       /* [N] */
+    float *features;     /* [embedding_width] or NULL */
+    const struct attention_observer *observer; /* or NULL */
+};
+
+struct arch {
+    const char *name;
+    const char *runs; /* what it covers, for the error of a folder nothing covers */
+
+    bool (*recognise)(const struct folder *folder);
+
+    /* *state: the architecture's own view of the weights (borrowed from folder->weights); fills in the fields of
+     * *info that describe the network, all but preprocess, layout and the dtypes. */
+    vit_status (*load)(void **state, const struct folder *folder, vit_model_info *info, vit_error *err);
+    void (*free)(void *state);
+
+    /* Floats of working memory for a batch; SIZE_MAX when it does not fit in a size_t. */
+    size_t (*memory)(const void *state, size_t batch);
+
+    /* Runs the batch in that memory, 64-byte aligned. */
+    void (*forward)(const void *state, const struct compute *compute, float *memory, const struct arch_image *images,
+                    size_t count);
+};
+
+/* The row that recognises the folder, or NULL. */
+const struct arch *arch_find(const struct folder *folder);
+
+/* "vit (transformers vit and deit, timm vit_* and deit_*), ..." for error messages. */
+void arch_list(char *text, size_t size);
+
+extern const struct arch arch_vit;
+
+#endif

@@ -1,0 +1,41 @@
+/*
+ * gemm.h - matrix products, by OpenBLAS on the calling thread.
+ *
+ * A result element depends only on the operands and on (m, n, k): callers that give every image a product of its own
+ * get the same bits whatever else is in the batch.
+ */
+#ifndef ENGINE_MATH_GEMM_H
+#define ENGINE_MATH_GEMM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* c [m, n] = alpha a [m, k] b + beta c, row-major; b is [k, n], or [n, k] when b_transposed (as PyTorch stores a
+ * Linear's weight). lda, ldb, ldc: floats from one row to the next. */
+struct gemm {
+    size_t m, n, k;
+    float alpha, beta;
+    const float *a;
+    size_t lda;
+    const float *b;
+    size_t ldb;
+    bool b_transposed;
+    float *c;
+    size_t ldc;
+};
+
+/* A list of calls, for benchmarks that repeat just the products of a forward pass. */
+struct gemm_trace {
+    struct gemm *calls;
+    size_t count, capacity;
+    bool out_of_memory;
+};
+
+/* Computes; with a trace (may be NULL) also appends the call to it. */
+void gemm_run(const struct gemm *gemm, struct gemm_trace *trace);
+
+/* Multiplications and additions of the traced calls. */
+double gemm_trace_flops(const struct gemm_trace *trace);
+void gemm_trace_release(struct gemm_trace *trace);
+
+#endif

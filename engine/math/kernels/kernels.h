@@ -1,0 +1,40 @@
+/*
+ * kernels.h - the elementwise and row-wise operations between the matrix products, one table per instruction set.
+ *
+ * generic.c is plain C on libm: it always builds and is what the others are tested against. avx2.c and avx512.c
+ * compile vector.h for 8 and 16 lanes. A row's result depends on that row alone.
+ */
+#ifndef ENGINE_MATH_KERNELS_KERNELS_H
+#define ENGINE_MATH_KERNELS_KERNELS_H
+
+#include <stddef.h>
+
+enum activation { ACTIVATION_GELU, ACTIVATION_GELU_TANH, ACTIVATION_GELU_QUICK, ACTIVATION_COUNT };
+
+struct kernels {
+    const char *name;
+
+    /* In place, each row of x [rows, n]: exp(x - max) / sum. */
+    void (*softmax)(float *x, size_t rows, size_t n);
+
+    /* y [rows, n] = (x - mean) / sqrt(variance + eps) * weight + bias, per row; weight, bias [n]. y may be x. */
+    void (*layernorm)(float *y, const float *x, const float *weight, const float *bias, float eps, size_t rows,
+                      size_t n);
+
+    /* x [rows, n] += bias [n]. */
+    void (*add_bias)(float *x, const float *bias, size_t rows, size_t n);
+
+    /* x [rows, n] = f(x + bias [n]).
+     * GELU:       x/2 (1 + erf(x / sqrt 2))                                (arXiv 1606.08415)
+     * GELU_TANH:  x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))            (the paper's approximation, "gelu_new")
+     * GELU_QUICK: x sigmoid(1.702 x) */
+    void (*activate[ACTIVATION_COUNT])(float *x, const float *bias, size_t rows, size_t n);
+};
+
+extern const struct kernels kernels_generic;
+#if defined(__x86_64__)
+extern const struct kernels kernels_avx2;   /* needs AVX2 and FMA */
+extern const struct kernels kernels_avx512; /* needs AVX-512F */
+#endif
+
+#endif

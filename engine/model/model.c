@@ -1,0 +1,161 @@
+/* model.c - opens a model folder: config, tensors, architecture, preprocessing, labels, in this order. */
+#include "engine/model/model.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/base/error.h"
+#include "engine/math/cpu.h"
+#include "engine/store/json.h"
+
+enum { PATH_BYTES = 4096 };
+
+/* Which layout it is, and the name that the table of architectures goes by. */
+static vit_status identify(struct folder *folder, const cJSON *config, vit_error *err)
+{
+    *folder = (struct folder){.config = config};
+    const cJSON *type = json_get(config, "model_type"), *architecture = json_get(config, "architecture");
+    if (cJSON_IsString(type)) {
+        folder->layout = LAYOUT_TRANSFORMERS;
+        folder->name = type->valuestring;
+    } else if (cJSON_IsString(architecture)) {
+        folder->layout = LAYOUT_TIMM;
+        folder->name = architecture->valuestring;
+        folder->model_args = json_get(config, "model_args");
+        folder->pretrained = json_get(config, "pretrained_cfg");
+        if (folder->pretrained == NULL)
+            folder->pretrained = config;
+    } else {
+        return vit_error_set(err, VIT_ERR_FORMAT,
+                             "config.json: neither \"model_type\" (transformers) nor \"architecture\" (timm) is there");
+    }
+    if (strlen(folder->name) > 64)
+        return vit_error_set(err, VIT_ERR_FORMAT, "config.json: the architecture's name is too long");
+    return VIT_OK;
+}
+
+static vit_status find_architecture(struct vit_model *model, const struct folder *folder, vit_error *err)
+{
+    model->arch = arch_find(folder);
+    if (model->arch != NULL)
+        return VIT_OK;
+    char known[200];
+    arch_list(known, sizeof known);
+    return vit_error_set(err, VIT_ERR_UNSUPPORTED, "architecture '%.64s' is not one that vitd runs; it runs %s",
+                         folder->name, known);
+}
+
+/* Of the matrices: the first tensor of rank 2 or more tells. */
+static const char *stored_dtype(const struct tensors *tensors)
+{
+    for (size_t i = 0; i < tensors->count; i++)
+        if (tensors->items[i].rank == 2)
+            return tensors->items[i].dtype;
+    return "F32";
+}
+
+static vit_status read_preprocessing(struct vit_model *model, const struct folder *folder, const char *path,
+                                     vit_error *err)
+{
+    const size_t height = model->info.image_height, width = model->info.image_width;
+    if (folder->layout == LAYOUT_TIMM)
+        return preprocess_read_timm(&model->preprocess, folder, height, width, err);
+    char file[PATH_BYTES];
+    cJSON *preprocessor = NULL;
+    snprintf(file, sizeof file, "%s/preprocessor_config.json", path);
+    vit_status status = json_load(&preprocessor, file, err);
+    if (status == VIT_OK)
+        status = preprocess_read_transformers(&model->preprocess, preprocessor, height, width, err);
+    cJSON_Delete(preprocessor);
+    return status;
+}
+
+static vit_status fill(struct vit_model *model, const cJSON *config, const char *path, vit_error *err)
+{
+    struct folder folder;
+    struct tensors tensors = {0};
+    vit_status status = identify(&folder, config, err);
+    if (status == VIT_OK)
+        status = find_architecture(model, &folder, err);
+    if (status == VIT_OK)
+        status = tensors_open(&tensors, path, err);
+    if (status == VIT_OK)
+        status = weights_init(&model->weights, &tensors, err);
+    if (status != VIT_OK)
+        return status;
+
+    folder.weights = &model->weights;
+    status = model->arch->load(&model->state, &folder, &model->info, err);
+    if (status == VIT_OK)
+        status = read_preprocessing(model, &folder, path, err);
+    if (status == VIT_OK)
+        status = labels_read(&model->labels, &folder, path, model->info.classes, err);
+    if (status != VIT_OK)
+        return status;
+    model->info.architecture = model->arch->name;
+    model->info.layout = folder.layout == LAYOUT_TIMM ? "timm" : "transformers";
+    model->info.dtype = "fp32";
+    model->info.stored_dtype = stored_dtype(&model->weights.tensors);
+    model->info.parameters = model->weights.parameters;
+    model->info.preprocess = &model->preprocess;
+    model->kernels = kernels_best();
+    return VIT_OK;
+}
+
+/* Messages name the folder once, whichever step they come from. */
+static vit_status in_folder(vit_status status, const char *path, const vit_error *inner, vit_error *err)
+{
+    if (strncmp(inner->message, path, strlen(path)) == 0)
+        return vit_error_set(err, status, "%s", inner->message);
+    return vit_error_set(err, status, "%s: %s", path, inner->message);
+}
+
+vit_status vit_model_open(vit_model **model, const char *folder, vit_error *err)
+{
+    char file[PATH_BYTES];
+    vit_error inner = {""};
+    if (strlen(folder) + 64 > sizeof file)
+        return vit_error_set(err, VIT_ERR_ARGUMENT, "the model folder's path is too long");
+    snprintf(file, sizeof file, "%s/config.json", folder);
+    if (access(folder, F_OK) != 0)
+        return vit_error_set(err, VIT_ERR_IO, "%s: there is no such folder", folder);
+
+    cJSON *config = NULL;
+    vit_status status = json_load(&config, file, &inner);
+    struct vit_model *opened = NULL;
+    if (status == VIT_OK) {
+        opened = calloc(1, sizeof *opened);
+        status = opened == NULL ? vit_error_set(&inner, VIT_ERR_NO_MEMORY, "no memory for the model")
+                                : fill(opened, config, folder, &inner);
+    }
+    cJSON_Delete(config);
+    if (status != VIT_OK) {
+        vit_model_free(opened);
+        return in_folder(status, folder, &inner, err);
+    }
+    *model = opened;
+    return VIT_OK;
+}
+
+void vit_model_free(vit_model *model)
+{
+    if (model == NULL)
+        return;
+    if (model->state != NULL)
+        model->arch->free(model->state);
+    labels_free(model->labels, model->info.classes);
+    weights_release(&model->weights);
+    free(model);
+}
+
+const vit_model_info *vit_model_describe(const vit_model *model)
+{
+    return &model->info;
+}
+
+const char *vit_model_label(const vit_model *model, size_t index)
+{
+    return index < model->info.classes ? model->labels[index] : "";
+}

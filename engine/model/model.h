@@ -1,0 +1,29 @@
+/* model.h - what a vit_model is made of; shared by the files of engine/model. */
+#ifndef ENGINE_MODEL_MODEL_H
+#define ENGINE_MODEL_MODEL_H
+
+#include "engine/arch/arch.h"
+#include "engine/store/weights.h"
+#include "vit.h"
+
+struct vit_model {
+    vit_model_info info;
+    vit_preprocess preprocess;
+    const struct arch *arch;
+    void *state; /* the architecture's */
+    const struct kernels *kernels;
+    struct weights weights;
+    char **labels; /* [classes] */
+};
+
+/* preprocess_config.c: fill in *preprocess for a model that takes H x W; preprocessor is preprocessor_config.json. */
+vit_status preprocess_read_transformers(vit_preprocess *preprocess, const cJSON *preprocessor, size_t height,
+                                        size_t width, vit_error *err);
+vit_status preprocess_read_timm(vit_preprocess *preprocess, const struct folder *folder, size_t height, size_t width,
+                                vit_error *err);
+
+/* labels.c: *labels [classes], to be freed with labels_free(). */
+vit_status labels_read(char ***labels, const struct folder *folder, const char *path, size_t classes, vit_error *err);
+void labels_free(char **labels, size_t classes);
+
+#endif

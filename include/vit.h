@@ -1,0 +1,125 @@
+/*
+ * vit.h - the whole public API of libvit: open a model folder, run batches of images, explain results.
+ *
+ *     vit_model    what was learned: weights, labels, preprocessing. Immutable once opened; any number of
+ *                  threads may use one model at the same time.
+ *     vit_session  the working memory of one thread for one model (one arena, sized for the largest batch).
+ *                  Nothing is allocated while a batch runs. One thread at a time per session.
+ *
+ * Ownership: whoever opens or creates frees; free functions accept NULL. A model outlives its sessions.
+ * Errors: fallible functions return a vit_status and, when it is not VIT_OK, write a sentence into *err that
+ * names the subject, what was expected and what was found. Outputs are untouched on failure.
+ * The library never logs, prints or exits, and starts no thread. It calls OpenBLAS and expects it to run with
+ * one thread per call: set OPENBLAS_NUM_THREADS=1 before the process starts, or call vit_blas_init() first.
+ *
+ * Legend used in every comment: B batch, T tokens, C width, NH heads, HD head width, L layers, P patch,
+ * N classes, H and W the input's height and width in pixels, gh x gw the grid of patches.
+ */
+#ifndef VIT_H
+#define VIT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "vit_image.h"
+#include "vit_status.h"
+
+typedef struct vit_model vit_model;
+typedef struct vit_session vit_session;
+
+/* What a model is, for people and for callers that size buffers. Borrowed from the model. */
+typedef struct vit_model_info {
+    const char *architecture; /* the table row that runs it, e.g. "vit" */
+    const char *layout;       /* "transformers" or "timm" */
+    const char *dtype;        /* arithmetic, "fp32" */
+    const char *stored_dtype; /* of the file's matrices: "F32", "F16" or "BF16" */
+    const char *pooling;      /* "token", "avg" or "token+distillation" */
+    const char *activation;   /* "gelu", "gelu_new" or "quick_gelu" */
+    size_t image_height, image_width; /* H, W */
+    size_t patch_size;                /* P */
+    size_t grid_height, grid_width;   /* gh, gw */
+    size_t tokens;                    /* T, prefix tokens included */
+    size_t prefix_tokens;             /* class and distillation tokens, before the patches */
+    size_t layers, width, heads, mlp_width;
+    size_t classes;
+    size_t embedding_width; /* floats in vit_item.features */
+    uint64_t parameters;    /* numbers in the tensors the model uses */
+    const vit_preprocess *preprocess;
+} vit_model_info;
+
+/* Opens a model folder in the transformers or the timm layout (config.json, model.safetensors or its shards,
+ * preprocessor_config.json for transformers). The folder is untrusted: everything in it is checked.
+ * VIT_ERR_IO, VIT_ERR_FORMAT (damaged), VIT_ERR_UNSUPPORTED (sound, but not a model vitd runs), VIT_ERR_NO_MEMORY. */
+vit_status vit_model_open(vit_model **model, const char *folder, vit_error *err);
+void vit_model_free(vit_model *model);
+
+const vit_model_info *vit_model_describe(const vit_model *model);
+/* The label of class `index` (< classes): id2label, else label_names, else labels.txt, else the index itself. */
+const char *vit_model_label(const vit_model *model, size_t index);
+
+/* ---- explanations ---- */
+
+typedef enum vit_attention { VIT_ATTENTION_NONE, VIT_ATTENTION_RAW } vit_attention;
+
+enum { VIT_LAYER_LAST = -1, VIT_ALL = -2, VIT_HEAD_MEAN = -3 };
+
+/* Which map of an image is wanted. raw: the class token's attention to the patches at one layer (or VIT_ALL) and
+ * one head (or VIT_HEAD_MEAN or VIT_ALL); a model without a class token: the mean over its query tokens. */
+typedef struct vit_explain {
+    vit_attention method;
+    int layer; /* 0 .. L-1, VIT_LAYER_LAST or VIT_ALL */
+    int head;  /* 0 .. NH-1, VIT_HEAD_MEAN or VIT_ALL */
+} vit_explain;
+
+/* How many layers and heads `explain` asks for, so that its map holds layers * heads * gh * gw floats.
+ * VIT_ERR_ARGUMENT: no such layer or head. VIT_ERR_UNSUPPORTED: the architecture has no such map. */
+vit_status vit_explain_shape(const vit_model *model, const vit_explain *explain, size_t *layers, size_t *heads,
+                             vit_error *err);
+
+/* ---- running ---- */
+
+/* One image of a batch. The buffers are the caller's. */
+typedef struct vit_item {
+    const float *pixels;        /* [3, H, W] as vit_preprocess_apply() gives them */
+    float *logits;              /* [N] out */
+    float *features;            /* [embedding_width] out: what the head sees; NULL if not wanted */
+    const vit_explain *explain; /* NULL: no explanation */
+    float *map;                 /* [layers, heads, gh, gw] out, when explain is given */
+} vit_item;
+
+/* Allocates everything that batches of up to max_batch images need. */
+vit_status vit_session_create(vit_session **session, const vit_model *model, size_t max_batch, vit_error *err);
+void vit_session_free(vit_session *session);
+
+/* Runs `count` (1 .. max_batch) images. An image's results are bit-identical whatever else is in the batch and
+ * however large it is. VIT_ERR_ARGUMENT: count out of range, or an explanation that vit_explain_shape() refuses. */
+vit_status vit_session_run(vit_session *session, const vit_item *items, size_t count, vit_error *err);
+
+/* The cost of a forward pass: floating-point operations in matrix products (2 per multiply-add), and the seconds
+ * that these same OpenBLAS calls, on the same operands and nothing between them, take for `count` images. This is
+ * the floor under vit_session_run() with this BLAS. Runs a forward pass to learn the calls. */
+vit_status vit_session_gemm_floor(vit_session *session, size_t count, double *flops, double *seconds, vit_error *err);
+
+/* ---- scores ---- */
+
+typedef enum vit_function { VIT_SOFTMAX, VIT_SIGMOID, VIT_IDENTITY } vit_function;
+
+/* scores[i] = function(logits)[i]; scores may be logits. Computed in double. */
+void vit_scores(float *scores, const float *logits, size_t n, vit_function function);
+/* Writes the indices of the k (<= n) largest scores, largest first, ties by lower index; O(n log k). */
+void vit_top_k(size_t *indices, const float *scores, size_t n, size_t k);
+
+/* ---- the machine ---- */
+
+/* One BLAS thread per call, whatever the environment says. Call once, before any thread starts. */
+void vit_blas_init(void);
+/* The kernels OpenBLAS runs, e.g. "SkylakeX". */
+const char *vit_blas_core(void);
+/* NULL when they suit this CPU; else the name of faster ones, to be set as OPENBLAS_CORETYPE before the process
+ * starts. Either that variable already names slower ones, or OpenBLAS does not know the CPU. */
+const char *vit_blas_better_core(void);
+/* The instruction set of vitd's own kernels: "avx512", "avx2" or "generic". */
+const char *vit_kernels_name(void);
+
+#endif

@@ -1,0 +1,82 @@
+/*
+ * vit_image.h - from the bytes of an upload to the tensor a model takes:
+ *
+ *     encoded bytes --vit_image_decode--> RGB pixels --vit_preprocess_apply--> normalised [3, H, W] floats
+ *
+ * Every function is thread-safe and keeps no state. Input bytes are untrusted.
+ * Legend: h, w the picture's own size; H, W the size the model takes.
+ */
+#ifndef VIT_IMAGE_H
+#define VIT_IMAGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "vit_status.h"
+
+/* 8-bit RGB, rows top to bottom, no padding. */
+typedef struct vit_image {
+    uint8_t *pixels; /* [h, w, 3] */
+    size_t width, height;
+} vit_image;
+
+/* Decodes a JPEG (baseline or progressive), PNG or BMP; the bytes decide, not a name. The result is what Pillow gives
+ * after ImageOps.exif_transpose() and convert("RGB"), bit for bit: EXIF orientation applied, alpha dropped, palettes
+ * and grey expanded, CMYK taken as Adobe writes it, 16-bit samples cut as Pillow cuts them.
+ * The size is read from the header first: more than max_pixels (w * h) is refused before anything is decoded.
+ * VIT_ERR_IMAGE_TYPE, VIT_ERR_IMAGE_DAMAGED (truncated files too), VIT_ERR_IMAGE_SIZE, VIT_ERR_NO_MEMORY.
+ * On success release with vit_image_release(). */
+vit_status vit_image_decode(vit_image *image, const void *bytes, size_t length, size_t max_pixels, vit_error *err);
+/* Frees the pixels and zeroes the struct; a zeroed struct is accepted. */
+void vit_image_release(vit_image *image);
+
+/* Pillow's resampling filters. */
+typedef enum vit_filter {
+    VIT_FILTER_NEAREST,
+    VIT_FILTER_BOX,
+    VIT_FILTER_BILINEAR,
+    VIT_FILTER_HAMMING,
+    VIT_FILTER_BICUBIC,
+    VIT_FILTER_LANCZOS
+} vit_filter;
+
+/* Pillow's Image.resize((width, height), filter), bit for bit: antialiased, 8-bit fixed point, horizontal pass first.
+ * width and height >= 1. *out is a fresh image to release; in and out must differ. */
+vit_status vit_image_resize(vit_image *out, const vit_image *in, size_t width, size_t height, vit_filter filter,
+                            vit_error *err);
+
+/* How the picture's size becomes the resized size, before the crop. */
+typedef enum vit_resize {
+    VIT_RESIZE_NONE,
+    VIT_RESIZE_EXACT,         /* to resize_height x resize_width; the aspect ratio is not kept */
+    VIT_RESIZE_SHORTEST_EDGE, /* shorter side to resize_height, the other int(size * long / short) */
+    VIT_RESIZE_LONGEST_EDGE   /* timm's crop_mode "border": fits inside resize_height x resize_width, each side
+                                 round(side * ratio) (half to even) */
+} vit_resize;
+
+typedef enum vit_crop {
+    VIT_CROP_NONE,
+    VIT_CROP_FLOOR, /* transformers: offset (h - H) / 2 rounded down, zero padding before normalisation */
+    VIT_CROP_ROUND  /* torchvision: offset round((h - H) / 2.0), half to even; pads as torchvision's CenterCrop */
+} vit_crop;
+
+/* The steps of a model's preprocessing, as preprocessor_config.json (transformers) or pretrained_cfg (timm) asks.
+ * Filled by vit_model_open(); plain data, may also be written by hand. */
+typedef struct vit_preprocess {
+    vit_resize resize;
+    size_t resize_height, resize_width;
+    vit_filter filter;
+    vit_crop crop;
+    size_t height, width;  /* H, W of the result; a picture of another size after these steps is an error */
+    uint8_t fill[3];       /* colour of padding where the crop is larger than the picture */
+    double rescale_factor; /* usually 1/255; 1 when do_rescale is false */
+    float mean[3], std[3]; /* 0 and 1 when do_normalize is false */
+} vit_preprocess;
+
+/* tensor [3, H, W] = (pixel * rescale_factor - mean) / std of the resized, cropped picture.
+ * VIT_ERR_IMAGE_SIZE if no crop or resize step brings the picture to H x W; VIT_ERR_NO_MEMORY. */
+vit_status vit_preprocess_apply(const vit_preprocess *preprocess, const vit_image *image, float *tensor,
+                                vit_error *err);
+
+#endif
