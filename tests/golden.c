@@ -18,8 +18,8 @@ static size_t element_size(const char *dtype)
     static const struct {
         const char *name;
         size_t size;
-    } dtypes[] = {{"U8", 1},   {"I8", 1},  {"BOOL", 1}, {"F16", 2}, {"BF16", 2}, {"I16", 2},
-                  {"F32", 4}, {"I32", 4}, {"F64", 8},  {"I64", 8}};
+    } dtypes[] = {{"U8", 1},  {"I8", 1},  {"BOOL", 1}, {"F16", 2}, {"BF16", 2},
+                  {"I16", 2}, {"F32", 4}, {"I32", 4},  {"F64", 8}, {"I64", 8}};
     for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++)
         if (strcmp(dtype, dtypes[i].name) == 0)
             return dtypes[i].size;

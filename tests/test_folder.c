@@ -1,0 +1,423 @@
+/*
+ * test_folder.c - damaged, hostile and unsupported model folders: each is refused with a sentence that names the
+ * fault, and none crashes.
+ *
+ * Every case starts from a copy of golden/vit-hf or golden/vit-timm in a temporary folder and breaks one thing.
+ */
+#include <check.h>
+#include <cjson/cJSON.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "vit.h"
+
+static char folder[256];
+
+static void write_file(const char *name, const void *bytes, size_t length)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = fopen(path, "wb");
+    ck_assert_ptr_nonnull(file);
+    ck_assert_uint_eq(fwrite(bytes, 1, length, file), length);
+    fclose(file);
+}
+
+static char *read_file(const char *from, const char *name, size_t *length)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", from, name);
+    FILE *file = fopen(path, "rb");
+    ck_assert_msg(file != NULL, "%s", path);
+    char *bytes = malloc((1 << 20) + 1);
+    *length = fread(bytes, 1, 1 << 20, file);
+    bytes[*length] = '\0';
+    fclose(file);
+    return bytes;
+}
+
+static void remove_folder(void)
+{
+    char command[300];
+    snprintf(command, sizeof command, "rm -rf '%s'", folder);
+    ck_assert_int_eq(system(command), 0);
+}
+
+static void copy_golden(const char *name)
+{
+    const char *files[] = {"config.json", "model.safetensors", "preprocessor_config.json"};
+    const char *tests = getenv("VITD_TESTS");
+    char from[300];
+    snprintf(folder, sizeof folder, "/tmp/vitd-folder-XXXXXX");
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    snprintf(from, sizeof from, "%s/golden/%s", tests != NULL ? tests : "tests", name);
+    for (size_t i = 0; i < (strstr(name, "timm") != NULL ? 2 : 3); i++) {
+        size_t length;
+        char *bytes = read_file(from, files[i], &length);
+        write_file(files[i], bytes, length);
+        free(bytes);
+    }
+}
+
+static void assert_opens(void)
+{
+    vit_model *model;
+    vit_error err = {""};
+    ck_assert_msg(vit_model_open(&model, folder, &err) == VIT_OK, "%s", err.message);
+    vit_model_free(model);
+    remove_folder();
+}
+
+static void assert_refused(vit_status status, const char *words)
+{
+    vit_model *model = NULL;
+    vit_error err = {""};
+    vit_status got = vit_model_open(&model, folder, &err);
+    ck_assert_msg(got == status, "status %d, not %d: %s", got, status, err.message);
+    ck_assert_msg(strstr(err.message, words) != NULL, "\"%s\" does not hold \"%s\"", err.message, words);
+    ck_assert_msg(strstr(err.message, folder) == err.message, "\"%s\" does not name the folder", err.message);
+    ck_assert_ptr_null(model);
+    remove_folder();
+}
+
+/* ---- editing the copy ---- */
+
+static void edit_json(const char *name, const char *key, cJSON *value)
+{
+    size_t length;
+    char *text = read_file(folder, name, &length);
+    cJSON *root = cJSON_Parse(text);
+    cJSON_DeleteItemFromObjectCaseSensitive(root, key);
+    if (value != NULL)
+        cJSON_AddItemToObject(root, key, value);
+    char *changed = cJSON_Print(root);
+    write_file(name, changed, strlen(changed));
+    free(changed);
+    cJSON_Delete(root);
+    free(text);
+}
+
+/* Calls edit on the header and writes the file back with the data that followed, `cut` bytes shorter. */
+static void edit_header(void (*edit)(cJSON *header), size_t cut)
+{
+    size_t length;
+    char *file = read_file(folder, "model.safetensors", &length);
+    uint64_t size;
+    memcpy(&size, file, 8);
+    cJSON *header = cJSON_ParseWithLength(file + 8, size);
+    if (edit != NULL)
+        edit(header);
+    char *text = cJSON_PrintUnformatted(header);
+    uint64_t new_size = strlen(text);
+    size_t data = length - 8 - size - cut;
+    char *changed = malloc(8 + new_size + data);
+    memcpy(changed, &new_size, 8);
+    memcpy(changed + 8, text, new_size);
+    memcpy(changed + 8 + new_size, file + 8 + size, data);
+    write_file("model.safetensors", changed, 8 + new_size + data);
+    free(changed);
+    free(text);
+    cJSON_Delete(header);
+    free(file);
+}
+
+#define HEAD "classifier.weight"
+
+static void rename_head(cJSON *header)
+{
+    cJSON *item = cJSON_DetachItemFromObjectCaseSensitive(header, HEAD);
+    cJSON_AddItemToObject(header, "another.weight", item);
+}
+
+static void unknown_dtype(cJSON *header)
+{
+    cJSON_ReplaceItemInObject(cJSON_GetObjectItem(header, HEAD), "dtype", cJSON_CreateString("F13"));
+}
+
+static void integer_dtype(cJSON *header)
+{
+    cJSON_ReplaceItemInObject(cJSON_GetObjectItem(header, HEAD), "dtype", cJSON_CreateString("I32"));
+}
+
+static void set_shape(cJSON *header, double a, double b)
+{
+    const double shape[] = {a, b};
+    cJSON_ReplaceItemInObject(cJSON_GetObjectItem(header, HEAD), "shape", cJSON_CreateDoubleArray(shape, 2));
+}
+
+static void transposed_shape(cJSON *header) { set_shape(header, 64, 10); }
+static void shape_too_large(cJSON *header) { set_shape(header, 11, 64); }
+static void shape_overflows(cJSON *header) { set_shape(header, 9007199254740991.0, 9007199254740991.0); }
+static void shape_negative(cJSON *header) { set_shape(header, -1, 64); }
+static void shape_fractional(cJSON *header) { set_shape(header, 9.5, 64); }
+
+static void move_head(cJSON *header, double by)
+{
+    cJSON *offsets = cJSON_GetObjectItem(cJSON_GetObjectItem(header, HEAD), "data_offsets");
+    cJSON_SetNumberValue(cJSON_GetArrayItem(offsets, 0), cJSON_GetArrayItem(offsets, 0)->valuedouble + by);
+    cJSON_SetNumberValue(cJSON_GetArrayItem(offsets, 1), cJSON_GetArrayItem(offsets, 1)->valuedouble + by);
+}
+
+static void overlap(cJSON *header) { move_head(header, -4); }
+static void beyond_end(cJSON *header) { move_head(header, 1e9); }
+
+static void twice(cJSON *header)
+{
+    cJSON_AddItemToObject(header, "zero", cJSON_Parse("{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}"));
+    cJSON_AddItemToObject(header, "zero", cJSON_Parse("{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}"));
+}
+
+static void extra_tensor(cJSON *header)
+{
+    cJSON_AddItemToObject(header, "vit.encoder.layer.0.layer_scale",
+                          cJSON_Parse("{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}"));
+}
+
+static void not_an_object(cJSON *header) { cJSON_ReplaceItemInObject(header, HEAD, cJSON_CreateNumber(1)); }
+
+START_TEST(test_folder_copy_opens)
+{
+    copy_golden(_i == 0 ? "vit-hf" : "vit-timm");
+    assert_opens();
+}
+END_TEST
+
+START_TEST(test_safetensors_header_is_checked)
+{
+    static const struct {
+        void (*edit)(cJSON *header);
+        size_t cut;
+        vit_status status;
+        const char *words;
+    } cases[] = {
+        {rename_head, 0, VIT_ERR_UNSUPPORTED, "'classifier.weight' [classes, 64] is missing"},
+        {unknown_dtype, 0, VIT_ERR_FORMAT, "'classifier.weight': \"dtype\" F13 is unknown"},
+        {integer_dtype, 0, VIT_ERR_UNSUPPORTED, "'classifier.weight': F32, F16 or BF16 was expected, I32 was found"},
+        {transposed_shape, 0, VIT_ERR_FORMAT, "'classifier.weight': [64, 64] was expected, [64, 10] was found"},
+        {shape_too_large, 0, VIT_ERR_FORMAT, "F32 [11, 64] takes 2816 bytes, its \"data_offsets\" hold 2560"},
+        {shape_overflows, 0, VIT_ERR_FORMAT, "'classifier.weight': size 1 of its \"shape\" is out of range"},
+        {shape_negative, 0, VIT_ERR_FORMAT, "'classifier.weight': size 0 of its \"shape\" is out of range"},
+        {shape_fractional, 0, VIT_ERR_FORMAT, "'classifier.weight': size 0 of its \"shape\" is out of range"},
+        {overlap, 0, VIT_ERR_FORMAT, "overlaps another tensor"},
+        {beyond_end, 0, VIT_ERR_FORMAT, "'classifier.weight': \"data_offsets\" must be [begin, end] within"},
+        {twice, 0, VIT_ERR_FORMAT, "'zero' is there twice"},
+        {extra_tensor, 0, VIT_ERR_UNSUPPORTED, "'vit.encoder.layer.0.layer_scale' is no part of architecture 'vit'"},
+        {not_an_object, 0, VIT_ERR_FORMAT, "'classifier.weight': an object was expected"},
+        {NULL, 4, VIT_ERR_FORMAT, "must be [begin, end] within"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        copy_golden("vit-hf");
+        edit_header(cases[i].edit, cases[i].cut);
+        assert_refused(cases[i].status, cases[i].words);
+    }
+}
+END_TEST
+
+START_TEST(test_safetensors_length_is_checked)
+{
+    static const struct {
+        const char *bytes;
+        size_t length;
+        const char *words;
+    } cases[] = {{"", 0, "is not a regular file with bytes in it"},
+                 {"\1\0\0", 3, "is not a complete safetensors file"},
+                 {"\x10\0\0\0\0\0\0\0{}", 10, "a header of 16 announced"},
+                 {"\xff\xff\xff\xff\xff\xff\xff\xff{}", 10, "is not a complete safetensors file"},
+                 {"\2\0\0\0\0\0\0\0{}", 10, "holds no tensor"},
+                 {"\2\0\0\0\0\0\0\0[]", 10, "is not one JSON object"},
+                 {"\4\0\0\0\0\0\0\0{}xy", 12, "is not one JSON object"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        copy_golden("vit-hf");
+        write_file("model.safetensors", cases[i].bytes, cases[i].length);
+        assert_refused(VIT_ERR_FORMAT, cases[i].words);
+    }
+}
+END_TEST
+
+START_TEST(test_config_is_checked)
+{
+    const struct {
+        const char *file, *key, *value; /* value: JSON, NULL removes the key */
+        vit_status status;
+        const char *words;
+    } cases[] = {
+        {"config.json", "model_type", "\"swin\"", VIT_ERR_UNSUPPORTED, "architecture 'swin' is not one that vitd runs"},
+        {"config.json", "model_type", NULL, VIT_ERR_FORMAT, "neither \"model_type\" (transformers) nor"},
+        {"config.json", "num_attention_heads", NULL, VIT_ERR_FORMAT, "\"num_attention_heads\" is missing"},
+        {"config.json", "num_attention_heads", "0", VIT_ERR_FORMAT, "\"num_attention_heads\" must be a whole number"},
+        {"config.json", "num_attention_heads", "3", VIT_ERR_FORMAT, "a width of 64 cannot be split into 3 heads"},
+        {"config.json", "num_attention_heads", "\"4\"", VIT_ERR_FORMAT, "must be a whole number from 1"},
+        {"config.json", "layer_norm_eps", NULL, VIT_ERR_FORMAT, "\"layer_norm_eps\" is missing"},
+        {"config.json", "hidden_act", "\"relu\"", VIT_ERR_UNSUPPORTED, "activation \"relu\" is not supported"},
+        {"config.json", "num_hidden_layers", "4", VIT_ERR_FORMAT, "\"num_hidden_layers\" is 4, the tensors hold 3"},
+        {"config.json", "image_size", "56", VIT_ERR_FORMAT, "[1, 50, 64] was expected, [1, 37, 64] was found"},
+        {"config.json", "image_size", NULL, VIT_ERR_FORMAT, "image size"},
+        {"config.json", "id2label", "{\"99\": \"x\"}", VIT_ERR_FORMAT, "\"99\" is not one of 10 classes"},
+        {"preprocessor_config.json", "image_std", "[1, 0, 1]", VIT_ERR_FORMAT, "must not be zero"},
+        {"preprocessor_config.json", "image_mean", NULL, VIT_ERR_FORMAT, "\"image_mean\" is missing"},
+        {"preprocessor_config.json", "size", "64", VIT_ERR_UNSUPPORTED, "64x64 pixels (height x width), the model takes"},
+        {"preprocessor_config.json", "resample", "9", VIT_ERR_FORMAT, "\"resample\" must be a whole number from 0 to 5"},
+        {"preprocessor_config.json", "size", "{\"longest_edge\": 5}", VIT_ERR_UNSUPPORTED, "\"size\" must hold"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        copy_golden("vit-hf");
+        edit_json(cases[i].file, cases[i].key, cases[i].value != NULL ? cJSON_Parse(cases[i].value) : NULL);
+        assert_refused(cases[i].status, cases[i].words);
+    }
+}
+END_TEST
+
+START_TEST(test_timm_config_is_checked)
+{
+    copy_golden("vit-timm");
+    edit_json("config.json", "global_pool", cJSON_CreateString("map"));
+    assert_refused(VIT_ERR_UNSUPPORTED, "\"global_pool\" is \"map\"");
+    copy_golden("vit-timm");
+    edit_json("config.json", "model_args", cJSON_Parse("{\"img_size\": 64, \"qk_norm\": true, \"num_heads\": 3}"));
+    assert_refused(VIT_ERR_UNSUPPORTED, "\"model_args.qk_norm\" is not supported");
+    copy_golden("vit-timm");
+    edit_json("config.json", "architecture", cJSON_CreateString("vit_odd_patch16"));
+    edit_json("config.json", "model_args", cJSON_Parse("{\"img_size\": 64}"));
+    assert_refused(VIT_ERR_FORMAT, "\"model_args.num_heads\" is missing");
+    copy_golden("vit-timm");
+    edit_json("config.json", "model_args", cJSON_Parse("{\"img_size\": 64}"));
+    assert_opens(); /* vit_tiny: 3 heads, by its name */
+}
+END_TEST
+
+START_TEST(test_missing_and_odd_files)
+{
+    const char *files[] = {"config.json", "model.safetensors", "preprocessor_config.json"};
+    for (int i = 0; i < 3; i++) {
+        char path[300];
+        copy_golden("vit-hf");
+        snprintf(path, sizeof path, "%s/%s", folder, files[i]);
+        ck_assert_int_eq(unlink(path), 0);
+        assert_refused(VIT_ERR_IO, files[i]);
+        copy_golden("vit-hf");
+        snprintf(path, sizeof path, "%s/%s", folder, files[i]);
+        ck_assert_int_eq(unlink(path), 0);
+        ck_assert_int_eq(mkfifo(path, 0600), 0); /* must not hang */
+        assert_refused(i == 1 ? VIT_ERR_FORMAT : VIT_ERR_IO, "is not a regular file");
+    }
+    copy_golden("vit-hf");
+    write_file("config.json", "{\n\"model_type\": \n]", 18);
+    assert_refused(VIT_ERR_FORMAT, "config.json:3: is not valid JSON");
+}
+END_TEST
+
+/* model.safetensors under another name, reached through an index. */
+static void make_index(const char *shard)
+{
+    char path[300], other[300];
+    copy_golden("vit-hf");
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    snprintf(other, sizeof other, "%s/model-00001-of-00001.safetensors", folder);
+    ck_assert_int_eq(rename(path, other), 0);
+    char index[400];
+    snprintf(index, sizeof index, "{\"metadata\": {}, \"weight_map\": {\"a\": \"%s\", \"b\": \"%s\"}}", shard, shard);
+    write_file("model.safetensors.index.json", index, strlen(index));
+}
+
+START_TEST(test_shards)
+{
+    make_index("model-00001-of-00001.safetensors");
+    assert_opens();
+    make_index("../model-00001-of-00001.safetensors");
+    assert_refused(VIT_ERR_FORMAT, "must name a file of the folder");
+    make_index("model-00002-of-00001.safetensors");
+    assert_refused(VIT_ERR_IO, "cannot be opened");
+}
+END_TEST
+
+START_TEST(test_values_must_be_finite)
+{
+    size_t length;
+    copy_golden("vit-hf");
+    char *file = read_file(folder, "model.safetensors", &length);
+    memset(file + length - 4, 0xff, 4);
+    write_file("model.safetensors", file, length);
+    free(file);
+    assert_refused(VIT_ERR_FORMAT, "holds a value that is not finite");
+}
+END_TEST
+
+START_TEST(test_labels_have_fallbacks)
+{
+    vit_model *model;
+    vit_error err = {""};
+    const char *text = "zero\r\none\ntwo\nthree\nfour\nfive\nsix\nseven\neight\nnine\n";
+    copy_golden("vit-hf");
+    edit_json("config.json", "id2label", NULL);
+    ck_assert_int_eq(vit_model_open(&model, folder, &err), VIT_OK);
+    ck_assert_str_eq(vit_model_label(model, 7), "7");
+    vit_model_free(model);
+    write_file("labels.txt", text, strlen(text));
+    ck_assert_int_eq(vit_model_open(&model, folder, &err), VIT_OK);
+    ck_assert_str_eq(vit_model_label(model, 0), "zero");
+    ck_assert_str_eq(vit_model_label(model, 9), "nine");
+    vit_model_free(model);
+    write_file("labels.txt", "one\ntwo\n", 8);
+    assert_refused(VIT_ERR_FORMAT, "2 labels for 10 classes");
+}
+END_TEST
+
+/* Random damage to the header and to the JSON files: an error or a model, never a crash. */
+START_TEST(test_random_damage)
+{
+    const char *files[] = {"config.json", "model.safetensors", "preprocessor_config.json"};
+    unsigned seed = 1;
+    copy_golden("vit-hf");
+    for (int i = 0; i < 3; i++) {
+        size_t length;
+        char *original = read_file(folder, files[i], &length);
+        char *damaged = malloc(length);
+        const size_t reach = i == 1 ? 6000 : length; /* the safetensors header, and a little beyond */
+        for (int round = 0; round < 300; round++) {
+            memcpy(damaged, original, length);
+            for (int flips = 0; flips < 1 + round % 4; flips++) {
+                seed = seed * 1664525u + 1013904223u;
+                damaged[(seed >> 8) % reach] = (char)(seed >> 24);
+            }
+            write_file(files[i], damaged, length - (round % 5 == 0 ? (seed >> 4) % length : 0));
+            vit_model *model = NULL;
+            vit_error err = {""};
+            if (vit_model_open(&model, folder, &err) != VIT_OK)
+                ck_assert_msg(err.message[0] != '\0' && model == NULL, "round %d", round);
+            vit_model_free(model);
+        }
+        write_file(files[i], original, length);
+        free(damaged);
+        free(original);
+    }
+    assert_opens();
+}
+END_TEST
+
+int main(void)
+{
+    vit_blas_init();
+    Suite *suite = suite_create("folder");
+    TCase *tests = tcase_create("all");
+    tcase_set_timeout(tests, 120);
+    tcase_add_loop_test(tests, test_folder_copy_opens, 0, 2);
+    tcase_add_test(tests, test_safetensors_header_is_checked);
+    tcase_add_test(tests, test_safetensors_length_is_checked);
+    tcase_add_test(tests, test_config_is_checked);
+    tcase_add_test(tests, test_timm_config_is_checked);
+    tcase_add_test(tests, test_missing_and_odd_files);
+    tcase_add_test(tests, test_shards);
+    tcase_add_test(tests, test_values_must_be_finite);
+    tcase_add_test(tests, test_labels_have_fallbacks);
+    tcase_add_test(tests, test_random_damage);
+    suite_add_tcase(suite, tests);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
