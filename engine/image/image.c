@@ -23,22 +23,22 @@ struct format {
 };
 
 static const struct format formats[] = {
-    {"JPEG", "\xFF\xD8\xFF", 0, 3, image_decode_jpeg},
-    {"PNG", "\x89PNG\r\n\x1A\n", 0, 8, image_decode_png},
-    {"BMP", "BM", 0, 2, image_decode_bmp},
-    {"GIF", "GIF8", 0, 4, NULL},
-    {"WebP", "WEBP", 8, 4, NULL},
-    {"AVIF", "ftypavi", 4, 7, NULL},
-    {"HEIC", "ftyphe", 4, 6, NULL},
-    {"HEIF", "ftypm", 4, 5, NULL},
-    {"TIFF", "II*\0", 0, 4, NULL},
-    {"TIFF", "MM\0*", 0, 4, NULL},
-    {"JPEG XL", "\xFF\x0A", 0, 2, NULL},
-    {"JPEG XL", "\0\0\0\x0CJXL ", 0, 8, NULL},
-    {"JPEG 2000", "\0\0\0\x0CjP  ", 0, 8, NULL},
-    {"Photoshop file", "8BPS", 0, 4, NULL},
-    {"PDF", "%PDF", 0, 4, NULL},
-    {"SVG", "<svg", 0, 4, NULL},
+    {"a JPEG", "\xFF\xD8\xFF", 0, 3, image_decode_jpeg},
+    {"a PNG", "\x89PNG\r\n\x1A\n", 0, 8, image_decode_png},
+    {"a BMP", "BM", 0, 2, image_decode_bmp},
+    {"a GIF", "GIF8", 0, 4, NULL},
+    {"a WebP", "WEBP", 8, 4, NULL},
+    {"an AVIF", "ftypavi", 4, 7, NULL},
+    {"a HEIC", "ftyphe", 4, 6, NULL},
+    {"a HEIF", "ftypm", 4, 5, NULL},
+    {"a TIFF", "II*\0", 0, 4, NULL},
+    {"a TIFF", "MM\0*", 0, 4, NULL},
+    {"a JPEG XL", "\xFF\x0A", 0, 2, NULL},
+    {"a JPEG XL", "\0\0\0\x0CJXL ", 0, 8, NULL},
+    {"a JPEG 2000", "\0\0\0\x0CjP  ", 0, 8, NULL},
+    {"a Photoshop file", "8BPS", 0, 4, NULL},
+    {"a PDF", "%PDF", 0, 4, NULL},
+    {"an SVG", "<svg", 0, 4, NULL},
 };
 
 static const struct format *format_find(const uint8_t *bytes, size_t length)
@@ -56,10 +56,10 @@ static vit_status refuse_type(const struct format *format, const uint8_t *bytes,
 {
     char first[16] = "none";
     for (size_t i = 0; i < length && i < 4; i++)
-        snprintf(first + 3 * i, sizeof first - 3 * i, "%s%02X", i > 0 ? " " : "", bytes[i]);
+        snprintf(first + 3 * i, 4, "%02X%s", bytes[i], i + 1 < length && i < 3 ? " " : "");
     return vit_error_set(err, VIT_ERR_IMAGE_TYPE,
                          "%s%s, not a JPEG, PNG or BMP (first bytes %s): convert the image to one of these",
-                         format != NULL ? "it looks like a " : "it is", format != NULL ? format->name : "",
+                         format != NULL ? "it looks like " : "it is", format != NULL ? format->name : "",
                          first);
 }
 

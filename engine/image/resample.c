@@ -25,6 +25,8 @@
 #include "engine/base/error.h"
 #include "engine/image/taps.h"
 
+/* 3 GiB; nobody asks for more, and every size computed here stays far from overflow. */
+#define MAX_RESULT_PIXELS ((size_t)1 << 30)
 #define HALF (1u << (TAPS_PRECISION_BITS - 1))
 
 /* ---- inner loops ---- */
@@ -286,6 +288,10 @@ vit_status vit_image_resize(vit_image *out, const vit_image *in, size_t width, s
         (unsigned)filter > VIT_FILTER_LANCZOS)
         return vit_error_set(err, VIT_ERR_ARGUMENT, "cannot resize %zux%zu to %zux%zu with filter %d",
                              in->width, in->height, width, height, (int)filter);
+    size_t pixels;
+    if (__builtin_mul_overflow(width, height, &pixels) || pixels > MAX_RESULT_PIXELS)
+        return vit_error_set(err, VIT_ERR_IMAGE_SIZE, "%zux%zu pixels are more than a resized image may have",
+                             width, height);
     const struct image_window whole = {width, height, 0, 0, width, height};
     return image_resize_window(out, in, &whole, filter, err);
 }

@@ -1,0 +1,292 @@
+#include "tests/daemon.h"
+
+#include <arpa/inet.h>
+#include <check.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MAX_ARGUMENTS = 32, START_SECONDS = 60 };
+
+double test_clock(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static void sleep_ms(long ms)
+{
+    nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL);
+}
+
+unsigned char *test_file(const char *path, size_t *length)
+{
+    FILE *file = fopen(path, "rb");
+    ck_assert_msg(file != NULL, "%s", path);
+    fseek(file, 0, SEEK_END);
+    *length = (size_t)ftell(file);
+    rewind(file);
+    unsigned char *bytes = malloc(*length + 1);
+    ck_assert_uint_eq(fread(bytes, 1, *length, file), *length);
+    bytes[*length] = '\0';
+    fclose(file);
+    return bytes;
+}
+
+/* ---- the process ---- */
+
+static void write_config(char *path, const char *config)
+{
+    strcpy(path, "/tmp/vitd-config-XXXXXX");
+    int fd = mkstemp(path);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(write(fd, config, strlen(config)), (ssize_t)strlen(config));
+    close(fd);
+}
+
+static pid_t spawn(const char *binary, const char *const *arguments, int log_fd)
+{
+    pid_t pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0) {
+        dup2(log_fd, STDERR_FILENO);
+        execv(binary, (char *const *)arguments);
+        _exit(127);
+    }
+    return pid;
+}
+
+/* The port in "listening on http://127.0.0.1:PORT", or 0. */
+static int port_in(const char *log)
+{
+    const char *line = strstr(log, "listening on http://");
+    const char *colon = line != NULL ? strchr(line + strlen("listening on http://"), ':') : NULL;
+    return colon != NULL && strchr(colon, '\n') != NULL ? atoi(colon + 1) : 0;
+}
+
+struct daemon daemon_start(const char *config, const char *const *arguments)
+{
+    const char *binary = getenv("VITD_BINARY") != NULL ? getenv("VITD_BINARY") : "build/vitd";
+    const char *argv[MAX_ARGUMENTS] = {binary, "serve", "--port", "0"};
+    char config_path[64] = "";
+    size_t count = 4;
+    if (config != NULL) {
+        write_config(config_path, config);
+        argv[count++] = "--config";
+        argv[count++] = config_path;
+    }
+    for (size_t i = 0; arguments != NULL && arguments[i] != NULL; i++)
+        argv[count++] = arguments[i];
+
+    struct daemon daemon = {.log_path = "/tmp/vitd-log-XXXXXX"};
+    daemon.log_fd = mkstemp(daemon.log_path);
+    daemon.pid = spawn(binary, argv, daemon.log_fd);
+    const double start = test_clock();
+    while (daemon.port == 0) {
+        char *log = daemon_log(&daemon);
+        ck_assert_msg(waitpid(daemon.pid, NULL, WNOHANG) == 0, "vitd ended at start: %s", log);
+        ck_assert_msg(test_clock() - start < START_SECONDS, "vitd is not ready: %s", log);
+        daemon.port = port_in(log);
+        free(log);
+        sleep_ms(5);
+    }
+    if (config != NULL)
+        unlink(config_path);
+    return daemon;
+}
+
+char *daemon_log(const struct daemon *daemon)
+{
+    size_t length;
+    return (char *)test_file(daemon->log_path, &length);
+}
+
+int daemon_wait(struct daemon *daemon)
+{
+    int status = 0;
+    ck_assert_int_eq(waitpid(daemon->pid, &status, 0), daemon->pid);
+    daemon->pid = 0;
+    return status;
+}
+
+double daemon_stop(struct daemon *daemon)
+{
+    const double start = test_clock();
+    ck_assert_int_eq(kill(daemon->pid, SIGTERM), 0);
+    int status = daemon_wait(daemon);
+    char *log = daemon_log(daemon);
+    ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "wait status %d, log: %s", status, log);
+    free(log);
+    close(daemon->log_fd);
+    unlink(daemon->log_path);
+    return test_clock() - start;
+}
+
+long daemon_memory(const struct daemon *daemon, const char *field)
+{
+    char path[64], line[256];
+    long value = -1;
+    snprintf(path, sizeof path, "/proc/%d/status", (int)daemon->pid);
+    FILE *file = fopen(path, "r");
+    ck_assert_ptr_nonnull(file);
+    while (fgets(line, sizeof line, file) != NULL)
+        if (strncmp(line, field, strlen(field)) == 0)
+            value = atol(line + strlen(field) + 1);
+    fclose(file);
+    return value;
+}
+
+int daemon_connect(const struct daemon *daemon)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)daemon->port)};
+    inet_pton(AF_INET, "127.0.0.1", &address.sin_addr);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+    return fd;
+}
+
+/* ---- requests ---- */
+
+struct buffer {
+    char *bytes;
+    size_t length;
+};
+
+static size_t collect(char *data, size_t size, size_t count, void *context)
+{
+    struct buffer *buffer = context;
+    buffer->bytes = realloc(buffer->bytes, buffer->length + size * count + 1);
+    memcpy(buffer->bytes + buffer->length, data, size * count);
+    buffer->length += size * count;
+    buffer->bytes[buffer->length] = '\0';
+    return size * count;
+}
+
+static CURL *prepare(const struct daemon *daemon, const char *path, struct buffer *headers, struct buffer *body)
+{
+    char url[1024];
+    CURL *curl = curl_easy_init();
+    snprintf(url, sizeof url, "http://127.0.0.1:%d%s", daemon->port, path);
+    *headers = (struct buffer){calloc(1, 1), 0};
+    *body = (struct buffer){calloc(1, 1), 0};
+    curl_easy_setopt(curl, CURLOPT_URL, url);
+    curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, collect);
+    curl_easy_setopt(curl, CURLOPT_WRITEDATA, body);
+    curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, collect);
+    curl_easy_setopt(curl, CURLOPT_HEADERDATA, headers);
+    curl_easy_setopt(curl, CURLOPT_TIMEOUT, 120L);
+    curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(curl, CURLOPT_PATH_AS_IS, 1L);
+    return curl;
+}
+
+static struct reply perform(CURL *curl, const struct buffer *headers, const struct buffer *body)
+{
+    struct reply reply = {.curl = curl_easy_perform(curl)};
+    curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &reply.status);
+    reply.headers = headers->bytes;
+    reply.body = body->bytes;
+    reply.length = body->length;
+    curl_easy_cleanup(curl);
+    return reply;
+}
+
+struct reply daemon_request(const struct daemon *daemon, const char *method, const char *path, const char *type,
+                            const void *body, size_t length, const char *header)
+{
+    struct buffer headers, text;
+    char content_type[256];
+    CURL *curl = prepare(daemon, path, &headers, &text);
+    struct curl_slist *list = curl_slist_append(NULL, "Expect:");
+    if (type != NULL) {
+        snprintf(content_type, sizeof content_type, "Content-Type: %s", type);
+        list = curl_slist_append(list, content_type);
+    }
+    if (header != NULL)
+        list = curl_slist_append(list, header);
+    if (body != NULL) {
+        curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)length);
+        curl_easy_setopt(curl, CURLOPT_POSTFIELDS, body);
+    }
+    if (strcmp(method, "HEAD") == 0)
+        curl_easy_setopt(curl, CURLOPT_NOBODY, 1L);
+    else
+        curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, method);
+    curl_easy_setopt(curl, CURLOPT_HTTPHEADER, list);
+    struct reply reply = perform(curl, &headers, &text);
+    curl_slist_free_all(list);
+    return reply;
+}
+
+struct reply daemon_get(const struct daemon *daemon, const char *path)
+{
+    return daemon_request(daemon, "GET", path, NULL, NULL, 0, NULL);
+}
+
+struct reply daemon_post(const struct daemon *daemon, const char *path, const void *body, size_t length)
+{
+    return daemon_request(daemon, "POST", path, "application/octet-stream", body, length, NULL);
+}
+
+struct reply daemon_post_files(const struct daemon *daemon, const char *path, const void *const *files,
+                               const size_t *lengths, size_t count)
+{
+    struct buffer headers, text;
+    CURL *curl = prepare(daemon, path, &headers, &text);
+    curl_mime *mime = curl_mime_init(curl);
+    for (size_t i = 0; i < count; i++) {
+        curl_mimepart *part = curl_mime_addpart(mime);
+        curl_mime_name(part, "file");
+        curl_mime_filename(part, "picture");
+        curl_mime_data(part, files[i], lengths[i]);
+    }
+    curl_easy_setopt(curl, CURLOPT_MIMEPOST, mime);
+    struct reply reply = perform(curl, &headers, &text);
+    curl_mime_free(mime);
+    return reply;
+}
+
+void reply_free(struct reply *reply)
+{
+    free(reply->headers);
+    free(reply->body);
+    *reply = (struct reply){0};
+}
+
+cJSON *reply_json(const struct reply *reply)
+{
+    ck_assert_msg(reply->curl == CURLE_OK, "%s", curl_easy_strerror(reply->curl));
+    cJSON *json = cJSON_ParseWithOpts(reply->body, NULL, 1);
+    ck_assert_msg(json != NULL, "not JSON: %s", reply->body);
+    return json;
+}
+
+void reply_assert_error(const struct reply *reply, long status, const char *code)
+{
+    cJSON *json = reply_json(reply);
+    const cJSON *error = cJSON_GetObjectItemCaseSensitive(json, "error");
+    const cJSON *found = cJSON_GetObjectItemCaseSensitive(error, "code");
+    const cJSON *message = cJSON_GetObjectItemCaseSensitive(error, "message");
+    ck_assert_msg(reply->status == status && cJSON_IsString(found) && strcmp(found->valuestring, code) == 0,
+                  "%ld %s, not %ld %s", reply->status, reply->body, status, code);
+    ck_assert(cJSON_IsString(message) && strlen(message->valuestring) > 10);
+    cJSON_Delete(json);
+}
+
+const char *top_label(const cJSON *json)
+{
+    const cJSON *first = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(json, "predictions"), 0);
+    const cJSON *label = cJSON_GetObjectItemCaseSensitive(first, "label");
+    ck_assert_msg(cJSON_IsString(label), "no prediction");
+    return label->valuestring;
+}

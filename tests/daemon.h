@@ -1,0 +1,66 @@
+/*
+ * daemon.h - starts the real vitd on port 0 of 127.0.0.1 and talks to it with libcurl, for the suites that test it
+ * whole. Every failure is a failed Check assertion in the calling test.
+ */
+#ifndef TESTS_DAEMON_H
+#define TESTS_DAEMON_H
+
+#include <cjson/cJSON.h>
+#include <curl/curl.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+struct daemon {
+    pid_t pid;
+    int port;
+    int log_fd;        /* its standard error, after the line that told the port */
+    char log_path[64]; /* all of it; removed by daemon_stop() */
+};
+
+/* Starts `vitd serve --port 0` with more arguments (NULL-terminated) and a configuration (JSON text, NULL: none);
+ * returns when it is ready. */
+struct daemon daemon_start(const char *config, const char *const *arguments);
+/* Sends SIGTERM, waits, and asserts exit status 0. Returns the seconds it took. */
+double daemon_stop(struct daemon *daemon);
+/* Waits for the end without sending anything; the wait status. */
+int daemon_wait(struct daemon *daemon);
+/* What it has logged so far; to be freed. */
+char *daemon_log(const struct daemon *daemon);
+/* Resident memory in KiB (VmRSS), or the peak (VmHWM). */
+long daemon_memory(const struct daemon *daemon, const char *field);
+
+struct reply {
+    CURLcode curl;   /* CURLE_OK if a complete reply came */
+    long status;
+    char *headers;   /* as received, zero-terminated */
+    char *body;      /* zero-terminated */
+    size_t length;
+};
+
+/* One request on a connection of its own. type and header may be NULL; header is one "Name: value" line. */
+struct reply daemon_request(const struct daemon *daemon, const char *method, const char *path, const char *type,
+                            const void *body, size_t length, const char *header);
+struct reply daemon_get(const struct daemon *daemon, const char *path);
+struct reply daemon_post(const struct daemon *daemon, const char *path, const void *body, size_t length);
+/* Several files as multipart/form-data, each with its bytes. */
+struct reply daemon_post_files(const struct daemon *daemon, const char *path, const void *const *files,
+                               const size_t *lengths, size_t count);
+void reply_free(struct reply *reply);
+
+/* The body as JSON (asserted to parse); free with cJSON_Delete(). */
+cJSON *reply_json(const struct reply *reply);
+/* Asserts status, and in the body error.code. */
+void reply_assert_error(const struct reply *reply, long status, const char *code);
+/* The first prediction's label, as a string inside json. */
+const char *top_label(const cJSON *json);
+
+/* A plain TCP connection to the daemon. */
+int daemon_connect(const struct daemon *daemon);
+
+/* A whole file; asserted to exist. */
+unsigned char *test_file(const char *path, size_t *length);
+
+double test_clock(void); /* seconds, monotonic */
+
+#endif
