@@ -28,7 +28,9 @@ void vit_scores(float *scores, const float *logits, size_t n, vit_function funct
 /* Whether class a comes before class b. */
 static int before(const float *scores, size_t a, size_t b)
 {
-    return scores[a] > scores[b] || (scores[a] == scores[b] && a < b);
+    if (scores[a] != scores[b])
+        return scores[a] > scores[b];
+    return a < b;
 }
 
 /* Moves the entry at `root` down until neither child comes after it in the order: the heap's top is the last. */

@@ -1,0 +1,24 @@
+/*
+ * commands.h - the subcommands of the vitd binary. Each takes what cli.c parsed and returns the exit status.
+ */
+#ifndef SERVER_COMMANDS_H
+#define SERVER_COMMANDS_H
+
+#include <stddef.h>
+
+#include "server/config.h"
+
+struct cli {
+    struct config config;      /* defaults, then --config, then options */
+    const char *const *operands; /* images of classify, the folder of inspect */
+    size_t operand_count;
+    size_t top_k;
+    const char *image;         /* bench --image: adds decode + preprocess + forward */
+};
+
+int command_serve(const struct cli *cli);    /* daemon.c: runs until SIGTERM or SIGINT */
+int command_classify(const struct cli *cli); /* classify.c */
+int command_inspect(const struct cli *cli);  /* inspect.c */
+int command_bench(const struct cli *cli);    /* bench.c */
+
+#endif

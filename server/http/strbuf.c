@@ -1,0 +1,146 @@
+/* strbuf.c - text that grows by doubling, and the JSON spelling of strings and numbers. */
+#include "server/http/strbuf.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void strbuf_release(struct strbuf *buffer)
+{
+    free(buffer->data);
+    *buffer = (struct strbuf){0};
+}
+
+/* Room for `more` bytes and the terminator. */
+static bool grow(struct strbuf *buffer, size_t more)
+{
+    if (buffer->failed)
+        return false;
+    if (more < buffer->capacity - buffer->length)
+        return true;
+    size_t capacity = buffer->capacity ? buffer->capacity : 256;
+    while (capacity - buffer->length <= more) {
+        if (capacity > SIZE_MAX / 2) {
+            buffer->failed = true;
+            return false;
+        }
+        capacity *= 2;
+    }
+    char *data = realloc(buffer->data, capacity);
+    if (!data) {
+        buffer->failed = true;
+        return false;
+    }
+    buffer->data = data;
+    buffer->capacity = capacity;
+    return true;
+}
+
+void strbuf_add(struct strbuf *buffer, const void *bytes, size_t length)
+{
+    if (!grow(buffer, length))
+        return;
+    if (length)
+        memcpy(buffer->data + buffer->length, bytes, length);
+    buffer->length += length;
+    buffer->data[buffer->length] = '\0';
+}
+
+void strbuf_text(struct strbuf *buffer, const char *text)
+{
+    strbuf_add(buffer, text, strlen(text));
+}
+
+void strbuf_printf(struct strbuf *buffer, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    int length = vsnprintf(NULL, 0, format, arguments);
+    va_end(arguments);
+    if (length < 0) {
+        buffer->failed = true;
+        return;
+    }
+    if (!grow(buffer, (size_t)length))
+        return;
+    va_start(arguments, format);
+    vsnprintf(buffer->data + buffer->length, (size_t)length + 1, format, arguments);
+    va_end(arguments);
+    buffer->length += (size_t)length;
+}
+
+/* Bytes of the UTF-8 sequence at text, or 0 if there is none (overlong, surrogate, beyond U+10FFFF, cut off). */
+static size_t utf8_length(const unsigned char *text)
+{
+    static const struct {
+        unsigned char mask, lead, low, high; /* first byte; range of the second */
+        size_t length;
+    } forms[] = {
+        {0x80, 0x00, 0, 0xFF, 1},       {0xE0, 0xC0, 0x80, 0xBF, 2}, {0xFF, 0xE0, 0xA0, 0xBF, 3},
+        {0xFF, 0xED, 0x80, 0x9F, 3},    {0xF0, 0xE0, 0x80, 0xBF, 3}, {0xFF, 0xF0, 0x90, 0xBF, 4},
+        {0xFF, 0xF4, 0x80, 0x8F, 4},    {0xFC, 0xF0, 0x80, 0xBF, 4},
+    };
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
+        if ((text[0] & forms[i].mask) != forms[i].lead)
+            continue;
+        if (forms[i].length > 1 && (text[0] == 0xC0 || text[0] == 0xC1))
+            return 0;
+        if (forms[i].length > 1 && (text[1] < forms[i].low || text[1] > forms[i].high))
+            return 0;
+        for (size_t k = 2; k < forms[i].length; k++)
+            if ((text[k] & 0xC0) != 0x80)
+                return 0;
+        return forms[i].length;
+    }
+    return 0;
+}
+
+void strbuf_json_string(struct strbuf *buffer, const char *text)
+{
+    const unsigned char *at = (const unsigned char *)text;
+    strbuf_add(buffer, "\"", 1);
+    while (*at) {
+        const unsigned char *plain = at;
+        while (*at >= 0x20 && *at < 0x7F && *at != '"' && *at != '\\')
+            at++;
+        strbuf_add(buffer, plain, (size_t)(at - plain));
+        if (!*at)
+            break;
+        size_t length = utf8_length(at);
+        if (length == 1 && (*at == '"' || *at == '\\'))
+            strbuf_printf(buffer, "\\%c", *at);
+        else if (length == 1)
+            strbuf_printf(buffer, "\\u%04x", *at);
+        else if (length)
+            strbuf_add(buffer, at, length);
+        else
+            strbuf_text(buffer, "\xEF\xBF\xBD");
+        at += length ? length : 1;
+    }
+    strbuf_add(buffer, "\"", 1);
+}
+
+void strbuf_json_float(struct strbuf *buffer, double value)
+{
+    char text[32];
+    if (!isfinite(value)) {
+        strbuf_text(buffer, "null");
+        return;
+    }
+    int length = snprintf(text, sizeof text, "%.9g", value);
+    strbuf_add(buffer, text, (size_t)length);
+}
+
+void strbuf_json_floats(struct strbuf *buffer, const float *values, size_t count)
+{
+    strbuf_add(buffer, "[", 1);
+    for (size_t i = 0; i < count; i++) {
+        if (i)
+            strbuf_add(buffer, ",", 1);
+        strbuf_json_float(buffer, (double)values[i]);
+    }
+    strbuf_add(buffer, "]", 1);
+}

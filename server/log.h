@@ -1,0 +1,30 @@
+/*
+ * log.h - one line per event on standard error, as text or as JSON. Thread-safe: a line is one write().
+ */
+#ifndef SERVER_LOG_H
+#define SERVER_LOG_H
+
+#include "server/config.h"
+
+/* Sets level and format for the process; call before threads start. Defaults: info, text. */
+void log_setup(enum log_level level, enum log_format format);
+
+void log_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void log_warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void log_info(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void log_debug(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* What is said of one finished request. Negative times are left out; strings are escaped. */
+struct log_access {
+    const char *id, *method, *path; /* path as sent, without the query */
+    const char *route, *model;      /* "" if none */
+    const char *peer;
+    int status;                     /* 499: the client left before the reply */
+    const char *error_code;         /* "" if none */
+    size_t bytes_in, bytes_out;
+    size_t images, batch_size;      /* batch_size: the largest batch an image of the request ran in */
+    double total_ms, queue_ms, preprocess_ms, inference_ms;
+};
+void log_request(const struct log_access *access);
+
+#endif

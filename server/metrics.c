@@ -1,0 +1,382 @@
+/*
+ * metrics.c - the counters behind GET /metrics.
+ *
+ * Everything is a relaxed atomic in one block sized at start: requests by (route, model, code), histograms by model.
+ * A histogram stores how many values fell into each bucket and adds them up when rendered, so that a scrape during an
+ * update still shows cumulative, consistent buckets. The last model slot, METRICS_NO_MODEL, has the empty name.
+ */
+#include "server/metrics.h"
+
+#include <dirent.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "vit.h"
+
+enum { MAX_ROUTES = 32, MAX_BUCKETS = 16 };
+
+static const int codes[] = {200, 400, 401, 404, 405, 408, 411, 413, 414, 415, 422,
+                            429, 431, 499, 500, 501, 503, 504, 505, 0 /* any other */};
+enum { CODE_COUNT = sizeof codes / sizeof codes[0] };
+
+static const char *const reject_names[REJECT_COUNT] = {
+    [REJECT_QUEUE_FULL] = "queue_full",   [REJECT_TOO_LARGE] = "too_large",     [REJECT_TIMEOUT] = "timeout",
+    [REJECT_CLIENT_GONE] = "client_gone", [REJECT_SLOW_CLIENT] = "slow_client", [REJECT_LOADING] = "loading",
+    [REJECT_DRAINING] = "draining",       [REJECT_MALFORMED] = "malformed",
+};
+
+static const struct duration_kind {
+    const char *name, *help;
+} duration_kinds[DURATION_COUNT] = {
+    [DURATION_REQUEST] = {"vitd_request_duration_seconds", "From the request line to the last byte of the reply."},
+    [DURATION_QUEUE] = {"vitd_queue_duration_seconds", "Time an image waited for a worker, over both stages."},
+    [DURATION_PREPROCESS] = {"vitd_preprocess_duration_seconds", "Decoding, resizing and normalising one image."},
+    [DURATION_INFERENCE] = {"vitd_inference_duration_seconds", "One forward pass of a batch."},
+};
+
+static const double duration_bounds[] = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
+                                         0.1,    0.25,  0.5,    1,     2.5,  5,     10};
+static const double batch_bounds[] = {1, 2, 4, 8, 16, 32, 64, 128};
+enum {
+    DURATION_BUCKETS = sizeof duration_bounds / sizeof duration_bounds[0],
+    BATCH_BUCKETS = sizeof batch_bounds / sizeof batch_bounds[0]
+};
+
+struct histogram {
+    atomic_uint_fast64_t buckets[MAX_BUCKETS]; /* not cumulative; the last used one is +Inf */
+    atomic_uint_fast64_t sum;                  /* nanoseconds, or images */
+};
+
+struct model_metrics {
+    char *name, *info;
+    atomic_uint_fast64_t images;
+    atomic_uint_fast64_t requests[MAX_ROUTES][CODE_COUNT];
+    struct histogram batch, durations[DURATION_COUNT];
+};
+
+struct metrics {
+    size_t model_count; /* slots - 1: the last slot is METRICS_NO_MODEL */
+    double start_time;
+    _Atomic(const char *) routes[MAX_ROUTES];
+    atomic_uint_fast64_t rejected[REJECT_COUNT];
+    atomic_int inflight;
+    struct model_metrics models[];
+};
+
+static void add(atomic_uint_fast64_t *counter, uint64_t amount)
+{
+    atomic_fetch_add_explicit(counter, amount, memory_order_relaxed);
+}
+
+static uint64_t value_of(const atomic_uint_fast64_t *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+/* ---- life ---- */
+
+/* Seconds since the epoch at which this process started; field 22 of /proc/self/stat counts from boot. */
+static double process_start_time(void)
+{
+    struct timespec now, since_boot;
+    clock_gettime(CLOCK_REALTIME, &now);
+    clock_gettime(CLOCK_BOOTTIME, &since_boot);
+    double seconds = (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+    char text[1024] = "";
+    FILE *file = fopen("/proc/self/stat", "re");
+    size_t length = file ? fread(text, 1, sizeof text - 1, file) : 0;
+    if (file)
+        fclose(file);
+    text[length] = '\0';
+    const char *field = strrchr(text, ')'); /* the name before it may hold anything */
+    for (int i = 2; field && i < 22; i++)
+        field = strchr(field + 1, ' ');
+    if (!field)
+        return seconds;
+    double ticks = strtod(field, NULL) / (double)sysconf(_SC_CLK_TCK);
+    return seconds - ((double)since_boot.tv_sec + (double)since_boot.tv_nsec / 1e9 - ticks);
+}
+
+struct metrics *metrics_create(const char *const *model_names, size_t models)
+{
+    struct metrics *metrics = calloc(1, sizeof *metrics + (models + 1) * sizeof metrics->models[0]);
+    if (!metrics)
+        return NULL;
+    metrics->model_count = models;
+    metrics->start_time = process_start_time();
+    for (size_t i = 0; i <= models; i++) {
+        metrics->models[i].name = strdup(i < models ? model_names[i] : "");
+        if (!metrics->models[i].name) {
+            metrics_free(metrics);
+            return NULL;
+        }
+    }
+    return metrics;
+}
+
+void metrics_free(struct metrics *metrics)
+{
+    if (!metrics)
+        return;
+    for (size_t i = 0; i <= metrics->model_count; i++) {
+        free(metrics->models[i].name);
+        free(metrics->models[i].info);
+    }
+    free(metrics);
+}
+
+static struct model_metrics *slot(struct metrics *metrics, int model)
+{
+    return &metrics->models[model < 0 || (size_t)model > metrics->model_count ? metrics->model_count : (size_t)model];
+}
+
+void metrics_set_model_info(struct metrics *metrics, int model, const char *labels)
+{
+    struct model_metrics *entry = slot(metrics, model);
+    free(entry->info);
+    entry->info = strdup(labels);
+}
+
+/* ---- updates ---- */
+
+/* The row of a route, added when it is new; the table is never full unless there are more than 32 routes. */
+static size_t route_index(struct metrics *metrics, const char *route)
+{
+    for (size_t i = 0; i < MAX_ROUTES; i++) {
+        const char *known = atomic_load_explicit(&metrics->routes[i], memory_order_acquire);
+        if (!known && atomic_compare_exchange_strong(&metrics->routes[i], &known, route))
+            return i;
+        if (known && strcmp(known, route) == 0)
+            return i;
+    }
+    return MAX_ROUTES - 1;
+}
+
+void metrics_request(struct metrics *metrics, const char *route, int model, int code)
+{
+    size_t row = 0;
+    while (row < CODE_COUNT - 1 && codes[row] != code)
+        row++;
+    add(&slot(metrics, model)->requests[route_index(metrics, route)][row], 1);
+}
+
+void metrics_images(struct metrics *metrics, int model, size_t images)
+{
+    add(&slot(metrics, model)->images, images);
+}
+
+void metrics_rejected(struct metrics *metrics, enum metrics_reject reason)
+{
+    add(&metrics->rejected[reason], 1);
+}
+
+static void observe(struct histogram *histogram, const double *bounds, size_t count, double value)
+{
+    size_t bucket = 0;
+    while (bucket < count && value > bounds[bucket])
+        bucket++;
+    add(&histogram->buckets[bucket], 1);
+}
+
+void metrics_batch(struct metrics *metrics, int model, size_t batch_size)
+{
+    struct histogram *histogram = &slot(metrics, model)->batch;
+    observe(histogram, batch_bounds, BATCH_BUCKETS, (double)batch_size);
+    add(&histogram->sum, batch_size);
+}
+
+void metrics_duration(struct metrics *metrics, enum metrics_duration which, int model, double seconds)
+{
+    if (seconds < 0)
+        seconds = 0;
+    struct histogram *histogram = &slot(metrics, model)->durations[which];
+    observe(histogram, duration_bounds, DURATION_BUCKETS, seconds);
+    add(&histogram->sum, (uint64_t)(seconds * 1e9));
+}
+
+void metrics_inflight(struct metrics *metrics, int change)
+{
+    atomic_fetch_add_explicit(&metrics->inflight, change, memory_order_relaxed);
+}
+
+/* ---- rendering ---- */
+
+static void describe(FILE *out, const char *name, const char *type, const char *help)
+{
+    fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+/* A label's value with what the exposition format escapes. */
+static void put_label(FILE *out, const char *text)
+{
+    for (; *text; text++) {
+        if (*text == '\n')
+            fputs("\\n", out);
+        else if (*text == '\\' || *text == '"')
+            fprintf(out, "\\%c", *text);
+        else
+            fputc(*text, out);
+    }
+}
+
+static void put_model_label(FILE *out, const struct model_metrics *model)
+{
+    fputs("model=\"", out);
+    put_label(out, model->name);
+    fputc('"', out);
+}
+
+static void put_requests(FILE *out, const struct metrics *metrics)
+{
+    describe(out, "vitd_requests_total", "counter", "Requests by route, model and status code (499: client left).");
+    for (size_t route = 0; route < MAX_ROUTES; route++) {
+        const char *name = atomic_load_explicit(&metrics->routes[route], memory_order_acquire);
+        for (size_t i = 0; name && i <= metrics->model_count; i++) {
+            for (size_t row = 0; row < CODE_COUNT; row++) {
+                uint64_t count = value_of(&metrics->models[i].requests[route][row]);
+                if (!count)
+                    continue;
+                fputs("vitd_requests_total{route=\"", out);
+                put_label(out, name);
+                fputs("\",", out);
+                put_model_label(out, &metrics->models[i]);
+                if (codes[row])
+                    fprintf(out, ",code=\"%d\"} %llu\n", codes[row], (unsigned long long)count);
+                else
+                    fprintf(out, ",code=\"other\"} %llu\n", (unsigned long long)count);
+            }
+        }
+    }
+}
+
+static void put_histogram(FILE *out, const char *name, const struct model_metrics *model,
+                          const struct histogram *histogram, const double *bounds, size_t count, double unit)
+{
+    uint64_t total = 0;
+    for (size_t i = 0; i <= count; i++) {
+        total += value_of(&histogram->buckets[i]);
+        fprintf(out, "%s_bucket{", name);
+        put_model_label(out, model);
+        if (i < count)
+            fprintf(out, ",le=\"%g\"} %llu\n", bounds[i], (unsigned long long)total);
+        else
+            fprintf(out, ",le=\"+Inf\"} %llu\n", (unsigned long long)total);
+    }
+    fprintf(out, "%s_sum{", name);
+    put_model_label(out, model);
+    fprintf(out, "} %.9g\n%s_count{", (double)value_of(&histogram->sum) * unit, name);
+    put_model_label(out, model);
+    fprintf(out, "} %llu\n", (unsigned long long)total);
+}
+
+static void put_models(FILE *out, const struct metrics *metrics)
+{
+    describe(out, "vitd_images_total", "counter", "Images that were run through a model.");
+    for (size_t i = 0; i < metrics->model_count; i++) {
+        fputs("vitd_images_total{", out);
+        put_model_label(out, &metrics->models[i]);
+        fprintf(out, "} %llu\n", (unsigned long long)value_of(&metrics->models[i].images));
+    }
+    describe(out, "vitd_batch_size", "histogram", "Images per forward pass.");
+    for (size_t i = 0; i < metrics->model_count; i++)
+        put_histogram(out, "vitd_batch_size", &metrics->models[i], &metrics->models[i].batch, batch_bounds,
+                      BATCH_BUCKETS, 1);
+    for (size_t which = 0; which < DURATION_COUNT; which++) {
+        describe(out, duration_kinds[which].name, "histogram", duration_kinds[which].help);
+        size_t slots = metrics->model_count + (which == DURATION_REQUEST); /* requests may be for no model */
+        for (size_t i = 0; i < slots; i++)
+            put_histogram(out, duration_kinds[which].name, &metrics->models[i], &metrics->models[i].durations[which],
+                          duration_bounds, DURATION_BUCKETS, 1e-9);
+    }
+    describe(out, "vitd_model_info", "gauge", "The models served.");
+    for (size_t i = 0; i < metrics->model_count; i++) {
+        const char *info = metrics->models[i].info;
+        fputs("vitd_model_info{", out);
+        put_model_label(out, &metrics->models[i]);
+        fprintf(out, "%s%s} 1\n", info && *info ? "," : "", info ? info : "");
+    }
+}
+
+static void put_build(FILE *out)
+{
+    describe(out, "vitd_build_info", "gauge", "The version and the kernels in use.");
+    fputs("vitd_build_info{version=\"" VITD_VERSION "\",blas_core=\"", out);
+    put_label(out, vit_blas_core());
+    fputs("\",kernels=\"", out);
+    put_label(out, vit_kernels_name());
+    fputs("\"} 1\n", out);
+}
+
+static size_t count_open_fds(void)
+{
+    size_t count = 0;
+    DIR *directory = opendir("/proc/self/fd");
+    if (!directory)
+        return 0;
+    for (const struct dirent *entry; (entry = readdir(directory));)
+        count += entry->d_name[0] != '.';
+    closedir(directory);
+    return count ? count - 1 : 0; /* not the directory's own */
+}
+
+static void put_gauge(FILE *out, const char *name, const char *type, const char *help, double value)
+{
+    describe(out, name, type, help);
+    fprintf(out, "%s %.16g\n", name, value);
+}
+
+static void put_process(FILE *out, const struct metrics *metrics)
+{
+    unsigned long virtual_pages = 0, resident_pages = 0;
+    FILE *file = fopen("/proc/self/statm", "re");
+    if (file) {
+        if (fscanf(file, "%lu %lu", &virtual_pages, &resident_pages) != 2)
+            virtual_pages = resident_pages = 0;
+        fclose(file);
+    }
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    struct rlimit files = {0};
+    getrlimit(RLIMIT_NOFILE, &files);
+    double page = (double)sysconf(_SC_PAGESIZE);
+    double cpu = (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+                 (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
+    put_gauge(out, "process_cpu_seconds_total", "counter", "User and system CPU time in seconds.", cpu);
+    put_gauge(out, "process_resident_memory_bytes", "gauge", "Resident memory in bytes.",
+              (double)resident_pages * page);
+    put_gauge(out, "process_virtual_memory_bytes", "gauge", "Virtual memory in bytes.", (double)virtual_pages * page);
+    put_gauge(out, "process_open_fds", "gauge", "Open file descriptors.", (double)count_open_fds());
+    put_gauge(out, "process_max_fds", "gauge", "Largest number of open file descriptors.", (double)files.rlim_cur);
+    put_gauge(out, "process_start_time_seconds", "gauge", "Start of the process, in seconds since the epoch.",
+              metrics->start_time);
+}
+
+char *metrics_render(const struct metrics *metrics, size_t queue_depth, size_t *length)
+{
+    char *text = NULL;
+    FILE *out = open_memstream(&text, length);
+    if (!out)
+        return NULL;
+    put_requests(out, metrics);
+    put_models(out, metrics);
+    describe(out, "vitd_rejected_total", "counter", "Requests refused or dropped, by reason.");
+    for (size_t i = 0; i < REJECT_COUNT; i++)
+        fprintf(out, "vitd_rejected_total{reason=\"%s\"} %llu\n", reject_names[i],
+                (unsigned long long)value_of(&metrics->rejected[i]));
+    put_gauge(out, "vitd_queue_depth", "gauge", "Images waiting for a worker.", (double)queue_depth);
+    put_gauge(out, "vitd_inflight_requests", "gauge", "Requests being read, served or answered.",
+              (double)atomic_load_explicit(&metrics->inflight, memory_order_relaxed));
+    put_build(out);
+    put_process(out, metrics);
+    if (ferror(out) | fclose(out)) {
+        free(text);
+        return NULL;
+    }
+    return text;
+}

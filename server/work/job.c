@@ -1,0 +1,54 @@
+/* job.c - the life of a job's memory. */
+#include "server/work/job.h"
+
+#include <poll.h>
+#include <stdlib.h>
+#include <time.h>
+
+struct job *job_create(uint8_t *body, size_t body_length, size_t image_count)
+{
+    if (image_count > (SIZE_MAX - sizeof(struct job)) / sizeof(struct job_image))
+        return NULL;
+    struct job *job = calloc(1, sizeof *job + image_count * sizeof job->images[0]);
+    if (!job)
+        return NULL;
+    job->body = body;
+    job->body_length = body_length;
+    job->client_fd = -1;
+    job->image_count = image_count;
+    atomic_init(&job->undecoded, image_count);
+    atomic_init(&job->unfinished, image_count);
+    for (size_t i = 0; i < image_count; i++)
+        job->images[i].job = job;
+    return job;
+}
+
+void job_free(struct job *job)
+{
+    if (!job)
+        return;
+    for (size_t i = 0; i < job->image_count; i++) {
+        struct job_image *image = &job->images[i];
+        free(image->pixels);
+        free(image->logits);
+        free(image->features);
+        free(image->map);
+    }
+    free(job->body);
+    free(job);
+}
+
+bool job_client_gone(const struct job *job)
+{
+    if (job->client_fd < 0)
+        return false;
+    struct pollfd client = {.fd = job->client_fd, .events = POLLRDHUP};
+    return poll(&client, 1, 0) > 0 && (client.revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL));
+}
+
+int64_t job_clock_us(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}

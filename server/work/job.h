@@ -1,0 +1,81 @@
+/*
+ * job.h - one accepted request on its way through the queue and the workers.
+ *
+ * A job owns the request's bytes and everything computed from them. It is created by the HTTP side, belongs to the
+ * queue from queue_push() until `done` is called on a worker thread, and belongs to the HTTP side again from then on.
+ * Its images travel one by one: each is decoded, batched and run on its own, beside images of other jobs, and one
+ * bad image fails alone. The worker that finishes the last image calls `done`.
+ */
+#ifndef SERVER_WORK_JOB_H
+#define SERVER_WORK_JOB_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "vit.h"
+
+struct job;
+
+enum image_state { IMAGE_PENDING, IMAGE_READY, IMAGE_DONE, IMAGE_FAILED };
+
+/* Why an image has no result, for the one place that maps it to HTTP. */
+enum image_failure {
+    FAILURE_NONE,
+    FAILURE_IMAGE,      /* status and error say what is wrong with the bytes */
+    FAILURE_INTERNAL,   /* no memory, or the engine refused: status and error */
+    FAILURE_DEADLINE,   /* the job's deadline passed before its turn */
+    FAILURE_CLIENT_GONE
+};
+
+struct job_image {
+    struct job *job;
+    struct job_image *next;      /* in the queue's list */
+    const uint8_t *bytes;        /* [length], inside job->body */
+    size_t length;
+    enum image_state state;
+    enum image_failure failure;
+    vit_status status;
+    vit_error error;
+    float *pixels;               /* [3, H, W], from the worker's decode until the batch has run */
+    float *logits;               /* [N] */
+    float *features;             /* [embedding_width] when job->want_features */
+    float *map;                  /* [map_layers, map_heads, gh, gw] when job->explain.method is not NONE */
+    int64_t ready_us;            /* when it became ready for a batch */
+    double queue_ms, preprocess_ms, inference_ms;
+    size_t batch_size;
+};
+
+struct job {
+    /* set by the HTTP side before the push, constant afterwards */
+    size_t model;                /* index in the registry */
+    uint8_t *body;               /* owned; NULL once every image is decoded */
+    size_t body_length;
+    int want_features;
+    vit_explain explain;
+    size_t map_floats;           /* layers * heads * gh * gw, 0 without explanation */
+    int client_fd;               /* the suspended connection's socket, open until `done` returns; -1: none */
+    int64_t accepted_us, deadline_us; /* CLOCK_MONOTONIC */
+    void (*done)(struct job *job);    /* on a worker thread, exactly once, when every image is done or failed */
+    void *owner;                 /* for done */
+
+    atomic_size_t undecoded;     /* images whose bytes are still needed; the body is freed when none is */
+    atomic_size_t unfinished;    /* images without a result yet */
+    size_t image_count;
+    struct job_image images[];
+};
+
+/* A job with image_count empty images, all pending; body is taken over. NULL when memory is short (body not freed). */
+struct job *job_create(uint8_t *body, size_t body_length, size_t image_count);
+/* Frees the job, its body and all results; accepts NULL. */
+void job_free(struct job *job);
+
+/* Whether nobody waits for the result any more. Half-closing counts as leaving: from here, a client that shut down its
+ * writing side cannot be told from one whose process has ended. Only for the owner of an unfinished image. */
+bool job_client_gone(const struct job *job);
+
+/* Microseconds of CLOCK_MONOTONIC. */
+int64_t job_clock_us(void);
+
+#endif
