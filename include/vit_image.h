@@ -21,10 +21,11 @@ typedef struct vit_image {
     size_t width, height;
 } vit_image;
 
-/* Decodes a JPEG (baseline or progressive), PNG or BMP; the bytes decide, not a name. The result is what Pillow gives
- * after ImageOps.exif_transpose() and convert("RGB"), bit for bit: EXIF orientation applied, alpha dropped, palettes
- * and grey expanded, CMYK taken as Adobe writes it, 16-bit samples cut as Pillow cuts them.
- * The size is read from the header first: more than max_pixels (w * h) is refused before anything is decoded.
+/* Decodes a JPEG (baseline or progressive), PNG or BMP; the bytes decide, not a name. The result is what
+ * Pillow 9.4 gives after ImageOps.exif_transpose() and convert("RGB"), bit for bit: EXIF orientation applied,
+ * alpha dropped, palettes and grey expanded, CMYK taken as Adobe writes it, 16-bit samples cut as Pillow cuts
+ * them. The size is read from the header first: more than max_pixels (w * h), or a side above 65535, is refused
+ * before anything is decoded.
  * VIT_ERR_IMAGE_TYPE, VIT_ERR_IMAGE_DAMAGED (truncated files too), VIT_ERR_IMAGE_SIZE, VIT_ERR_NO_MEMORY.
  * On success release with vit_image_release(). */
 vit_status vit_image_decode(vit_image *image, const void *bytes, size_t length, size_t max_pixels, vit_error *err);
@@ -42,9 +43,10 @@ typedef enum vit_filter {
 } vit_filter;
 
 /* Pillow's Image.resize((width, height), filter), bit for bit: antialiased, 8-bit fixed point, horizontal pass first.
- * width and height >= 1. *out is a fresh image to release; in and out must differ. */
-vit_status vit_image_resize(vit_image *out, const vit_image *in, size_t width, size_t height, vit_filter filter,
-                            vit_error *err);
+ * width and height >= 1. *out is a fresh image to release; in and out must differ.
+ * VIT_ERR_ARGUMENT for a size or filter that cannot be, VIT_ERR_IMAGE_SIZE beyond 2^30 pixels, VIT_ERR_NO_MEMORY. */
+vit_status vit_image_resize(vit_image *out, const vit_image *in, size_t width, size_t height,
+                            vit_filter filter, vit_error *err);
 
 /* How the picture's size becomes the resized size, before the crop. */
 typedef enum vit_resize {
@@ -52,7 +54,7 @@ typedef enum vit_resize {
     VIT_RESIZE_EXACT,         /* to resize_height x resize_width; the aspect ratio is not kept */
     VIT_RESIZE_SHORTEST_EDGE, /* shorter side to resize_height, the other int(size * long / short) */
     VIT_RESIZE_LONGEST_EDGE   /* timm's crop_mode "border": fits inside resize_height x resize_width, each side
-                                 round(side * ratio) (half to even) */
+                                 round(side / ratio), half to even */
 } vit_resize;
 
 typedef enum vit_crop {
@@ -69,13 +71,14 @@ typedef struct vit_preprocess {
     vit_filter filter;
     vit_crop crop;
     size_t height, width;  /* H, W of the result; a picture of another size after these steps is an error */
-    uint8_t fill[3];       /* colour of padding where the crop is larger than the picture */
+    uint8_t fill[3];       /* colour where the crop is larger than the picture; black but for timm's "border" */
     double rescale_factor; /* usually 1/255; 1 when do_rescale is false */
     float mean[3], std[3]; /* 0 and 1 when do_normalize is false */
 } vit_preprocess;
 
 /* tensor [3, H, W] = (pixel * rescale_factor - mean) / std of the resized, cropped picture.
- * VIT_ERR_IMAGE_SIZE if no crop or resize step brings the picture to H x W; VIT_ERR_NO_MEMORY. */
+ * VIT_ERR_IMAGE_SIZE if no crop or resize step brings the picture to H x W, or its shape is so extreme that it
+ * would be resized to nothing; VIT_ERR_ARGUMENT for steps that cannot be; VIT_ERR_NO_MEMORY. */
 vit_status vit_preprocess_apply(const vit_preprocess *preprocess, const vit_image *image, float *tensor,
                                 vit_error *err);
 

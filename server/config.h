@@ -1,8 +1,8 @@
 /*
  * config.h - the daemon's configuration: defaults, then the JSON file, then the command line.
  *
- * One table in config.c names every key with its bounds and its default; loading, --check-config and the error
- * messages all read that table. Strings are owned by the struct.
+ * One table in config.c names every key with its bounds and its default; loading (config_file.c), --check-config,
+ * command line options and the error messages all read that table. Strings are owned by the struct.
  */
 #ifndef SERVER_CONFIG_H
 #define SERVER_CONFIG_H
@@ -49,8 +49,10 @@ struct config {
     } log;
 };
 
+enum { CONFIG_MAX_MODELS = 256, CONFIG_MAX_NAME = 64 };
+
 struct config_error {
-    char message[512]; /* "vitd.json:12: batching.max_batch_size: 0 is out of range, allowed is 1 to 256" */
+    char message[512]; /* "vitd.json:12: batching.max_batch_size: found 0, allowed is 1 to 256" */
 };
 
 /* Fills in every default; no models. */
@@ -62,13 +64,28 @@ void config_release(struct config *config);
  * the key and what is allowed; *config is then unchanged. */
 bool config_load(struct config *config, const char *path, struct config_error *error);
 
-/* Appends a model; spec is "DIR" or "NAME=DIR". */
-bool config_add_model(struct config *config, const char *spec, struct config_error *error);
-
-/* Sets one scalar key, e.g. ("listen.port", "8080"), with the same checks; for command line options. */
+/* Sets one scalar key, e.g. ("listen.port", "8080"). The message of an error, "found 70000, allowed is 0 to 65535",
+ * leaves it to the caller to say where the value came from. */
 bool config_set(struct config *config, const char *key, const char *value, struct config_error *error);
 
-/* Number of CPUs this process may use: affinity mask and cgroup v2/v1 quota (rounded up), at least 1. */
+/* Appends a model; spec is "DIR" or "NAME=DIR". */
+bool config_add_model(struct config *config, const char *spec, struct config_error *error);
+/* The same from its parts; name and dtype may be NULL: the folder's last component, config->dtype. */
+bool config_put_model(struct config *config, const char *name, const char *path, const char *dtype,
+                      struct config_error *error);
+void config_clear_models(struct config *config);
+
+/* A scalar key as the table has it. */
+struct config_key {
+    const char *name;    /* "listen.port" */
+    bool is_number;      /* else a string */
+    char allowed[80];    /* "0 to 65535" */
+    char value[64];      /* in the configuration asked about, as config_set() takes it */
+};
+/* The i-th key of the table; false past the last. */
+bool config_describe(const struct config *config, size_t i, struct config_key *key);
+
+/* Number of CPUs this process may use: affinity mask and cgroup v2/v1 quota (rounded up), at least 1. cpus.c. */
 int config_cpu_count(void);
 
 #endif

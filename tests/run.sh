@@ -1,6 +1,5 @@
 #!/bin/sh
 # Runs every suite built under BUILD, replays the fuzz corpora, and sums up. usage: tests/run.sh BUILD
-# OPENBLAS_CORETYPE is set where OpenBLAS would not know the CPU, as vitd does for itself.
 set -u
 build=$1
 export VITD_BINARY="$build/vitd" OPENBLAS_NUM_THREADS=1

@@ -95,6 +95,13 @@ bool queue_reserve(struct queue *queue, size_t count)
     return fits;
 }
 
+void queue_unreserve(struct queue *queue, size_t count)
+{
+    pthread_mutex_lock(&queue->mutex);
+    queue->waiting -= count;
+    pthread_mutex_unlock(&queue->mutex);
+}
+
 void queue_push(struct queue *queue, struct job *job)
 {
     /* the job may be finished and freed as soon as the mutex is released */

@@ -29,6 +29,8 @@ void queue_free(struct queue *queue);
 
 /* Takes room for count images; false when there is not enough. */
 bool queue_reserve(struct queue *queue, size_t count);
+/* Gives reserved room back when there will be no push. */
+void queue_unreserve(struct queue *queue, size_t count);
 /* Hands over a job for whose images room is reserved. It belongs to the workers until job->done. */
 void queue_push(struct queue *queue, struct job *job);
 

@@ -1,0 +1,348 @@
+/*
+ * config_file.c - reads the configuration file: comments out, cJSON in, then every value goes through config_set(),
+ * as written in the file, so that one table judges it. cJSON knows no lines; json_lines.h finds them again.
+ */
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/config.h"
+#include "server/json_lines.h"
+
+enum { MAX_BYTES = 1 << 20, MAX_DEPTH = 4, KEY_BYTES = 128 };
+
+struct loader {
+    const char *path;
+    char *text;            /* comments blanked */
+    struct config *config; /* being filled */
+    struct config_error *error;
+    size_t position[MAX_DEPTH]; /* where the walk is, for json_locate() */
+    size_t depth;
+};
+
+/* "FILE:LINE: KEY: ..." for the member or element where the walk is. */
+static bool fail(const struct loader *loader, const char *key, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+static bool fail(const struct loader *loader, const char *key, const char *format, ...)
+{
+    char *message = loader->error->message;
+    const size_t size = sizeof loader->error->message;
+    struct json_place place = json_locate(loader->text, loader->position, loader->depth);
+    size_t length = (size_t)snprintf(message, size / 2, "%s:%zu: ", loader->path, json_line(loader->text, place.start));
+    if (length >= size / 2)
+        length = size / 2 - 1;
+    if (*key != '\0')
+        length += (size_t)snprintf(message + length, size / 4, "%.100s: ", key);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(message + length, size - length, format, arguments);
+    va_end(arguments);
+    return false;
+}
+
+/* ---- text ---- */
+
+static bool fail_file(struct config_error *error, const char *path, const char *what)
+{
+    snprintf(error->message, sizeof error->message, "%.300s: %s", path, what);
+    return false;
+}
+
+static bool fail_line(const struct loader *loader, const char *at, const char *what)
+{
+    snprintf(loader->error->message, sizeof loader->error->message, "%.300s:%zu: %s", loader->path,
+             json_line(loader->text, at), what);
+    return false;
+}
+
+/* The file's text, to be freed, or NULL. Any file that can be read will do, a pipe too. */
+static char *read_text(const char *path, size_t *length, struct config_error *error)
+{
+    FILE *file = fopen(path, "re");
+    char *text = file != NULL ? malloc(MAX_BYTES + 2) : NULL;
+    if (text == NULL) {
+        fail_file(error, path, file != NULL ? "out of memory" : strerror(errno));
+    } else {
+        *length = fread(text, 1, MAX_BYTES + 1, file);
+        text[*length] = '\0';
+        if (ferror(file) || *length > MAX_BYTES) {
+            fail_file(error, path, ferror(file) ? strerror(errno) : "found more than 1 MiB, allowed is up to 1 MiB");
+            free(text);
+            text = NULL;
+        }
+    }
+    if (file != NULL)
+        fclose(file);
+    return text;
+}
+
+static bool fail_syntax(const struct loader *loader, const char *at)
+{
+    char what[160];
+    while (*at != '\0' && (unsigned char)*at <= ' ')
+        at++;
+    const int length = (int)strcspn(at, " \t\r\n");
+    const char *before = at;
+    while (before > loader->text && (unsigned char)before[-1] <= ' ')
+        before--;
+    if (*at == '\0')
+        snprintf(what, sizeof what, "found the end of the file, allowed is the rest of a JSON object");
+    else if ((*at == '}' || *at == ']') && before > loader->text && before[-1] == ',')
+        snprintf(what, sizeof what, "found a comma before %c, allowed is none", *at);
+    else
+        snprintf(what, sizeof what, "found %.*s, allowed is JSON (and comments)", length < 40 ? length : 40, at);
+    return fail_line(loader, at, what);
+}
+
+static cJSON *parse(const struct loader *loader, size_t length)
+{
+    const char *at = loader->text;
+    if (strlen(loader->text) != length) {
+        fail_line(loader, loader->text + strlen(loader->text), "found a zero byte, allowed is text");
+        return NULL;
+    }
+    if (!json_blank_comments(loader->text, &at)) {
+        fail_line(loader, at, "found a comment without an end, allowed is /* ... */");
+        return NULL;
+    }
+    /* cJSON would end the string there: "port\u0000x" would pass for "port" */
+    if ((at = strstr(loader->text, "\\u0000")) != NULL) {
+        fail_line(loader, at, "found \\u0000, allowed is any other character");
+        return NULL;
+    }
+    cJSON *root = cJSON_ParseWithLengthOpts(loader->text, length + 1, &at, 1);
+    if (root == NULL)
+        fail_syntax(loader, at != NULL ? at : loader->text);
+    return root;
+}
+
+/* ---- values ---- */
+
+/* The value where the walk is, in the file's own words. */
+static const char *found(const struct loader *loader, const cJSON *value, char text[64])
+{
+    if (cJSON_IsObject(value) || cJSON_IsArray(value))
+        return cJSON_IsObject(value) ? "an object" : "a list";
+    struct json_place place = json_locate(loader->text, loader->position, loader->depth);
+    const int length = place.length < 40 ? (int)place.length : 40;
+    snprintf(text, 64, "%.*s%s%s", length, place.value, place.length > 40 ? "..." : "",
+             cJSON_IsString(value) ? " (a string)" : "");
+    for (char *p = text; *p != '\0'; p++)
+        if ((unsigned char)*p < ' ' || *p == 0x7F)
+            *p = '?';
+    return text;
+}
+
+static bool load_scalar(const struct loader *loader, const struct config_key *key, const cJSON *value)
+{
+    char text[64];
+    struct config_error error;
+    if (key->is_number ? !cJSON_IsNumber(value) : !cJSON_IsString(value))
+        return fail(loader, key->name, "found %s, allowed is %s", found(loader, value, text), key->allowed);
+    const char *written = key->is_number ? found(loader, value, text) : value->valuestring;
+    return config_set(loader->config, key->name, written, &error) || fail(loader, key->name, "%s", error.message);
+}
+
+static bool string_member(const struct loader *loader, const char *prefix, const cJSON *value, const char **field)
+{
+    char key[KEY_BYTES], text[64];
+    snprintf(key, sizeof key, "%.90s.%.30s", prefix, value->string);
+    if (*field != NULL)
+        return fail(loader, key, "found a second time, allowed is once");
+    if (!cJSON_IsString(value))
+        return fail(loader, key, "found %s, allowed is a string", found(loader, value, text));
+    *field = value->valuestring;
+    return true;
+}
+
+/* Relative paths are taken from the configuration file's folder. */
+static char *model_path(const struct loader *loader, const char *path)
+{
+    char *joined = NULL;
+    const char *slash = strrchr(loader->path, '/');
+    if (*path == '/' || *path == '\0' || slash == NULL)
+        return strdup(path);
+    return asprintf(&joined, "%.*s/%s", (int)(slash - loader->path), loader->path, path) < 0 ? NULL : joined;
+}
+
+static bool load_model(struct loader *loader, const char *prefix, const cJSON *object)
+{
+    const char *name = NULL, *path = NULL, *dtype = NULL;
+    char text[64];
+    struct config_error error;
+    if (!cJSON_IsObject(object))
+        return fail(loader, prefix, "found %s, allowed is {\"name\", \"path\", \"dtype\"}",
+                    found(loader, object, text));
+    size_t *position = &loader->position[loader->depth++];
+    *position = 0;
+    for (const cJSON *member = object->child; member != NULL; member = member->next, (*position)++) {
+        const char **field = strcmp(member->string, "name") == 0    ? &name
+                             : strcmp(member->string, "path") == 0  ? &path
+                             : strcmp(member->string, "dtype") == 0 ? &dtype
+                                                                    : NULL;
+        if (field == NULL)
+            return fail(loader, prefix, "found the key \"%.60s\", allowed is name, path, dtype", member->string);
+        if (!string_member(loader, prefix, member, field))
+            return false;
+    }
+    loader->depth--;
+    if (path == NULL)
+        return fail(loader, prefix, "found no path, allowed is a model folder in \"path\"");
+    char *joined = model_path(loader, path);
+    bool added = joined != NULL && config_put_model(loader->config, name, joined, dtype, &error);
+    if (!added)
+        fail(loader, prefix, "%s", joined != NULL ? error.message : "out of memory");
+    free(joined);
+    return added;
+}
+
+/* The walk is at the key "models". */
+static bool load_models(struct loader *loader, const cJSON *list)
+{
+    char key[KEY_BYTES], text[64];
+    if (!cJSON_IsArray(list))
+        return fail(loader, "models", "found %s, allowed is a list", found(loader, list, text));
+    config_clear_models(loader->config);
+    size_t *position = &loader->position[loader->depth++];
+    *position = 0;
+    for (const cJSON *model = list->child; model != NULL; model = model->next, (*position)++) {
+        snprintf(key, sizeof key, "models[%zu]", *position);
+        if (!load_model(loader, key, model))
+            return false;
+    }
+    loader->depth--;
+    return true;
+}
+
+/* ---- the tree ---- */
+
+static bool find_key(const struct config *config, const char *name, struct config_key *key)
+{
+    for (size_t i = 0; config_describe(config, i, key); i++)
+        if (strcmp(key->name, name) == 0)
+            return true;
+    return false;
+}
+
+/* The names that may follow prefix ("" or "listen."), as the error of an unknown key lists them. */
+static void list_names(const struct config *config, const char *prefix, char *list, size_t size)
+{
+    struct config_key key;
+    size_t length = (size_t)snprintf(list, size, "%s", *prefix == '\0' ? "models" : "");
+    for (size_t i = 0; config_describe(config, i, &key); i++) {
+        if (strncmp(key.name, prefix, strlen(prefix)) != 0)
+            continue;
+        const char *name = key.name + strlen(prefix);
+        const size_t part = strcspn(name, ".");
+        if (length >= part && strncmp(list + length - part, name, part) == 0)
+            continue; /* a section's next key */
+        length += (size_t)snprintf(list + length, size - length, "%s%.*s", length > 0 ? ", " : "", (int)part, name);
+    }
+}
+
+static bool is_section(const struct config *config, const char *name)
+{
+    struct config_key key;
+    const size_t length = strlen(name);
+    for (size_t i = 0; config_describe(config, i, &key); i++)
+        if (strncmp(key.name, name, length) == 0 && key.name[length] == '.')
+            return true;
+    return false;
+}
+
+static bool is_first_of_its_name(const cJSON *object, const cJSON *member)
+{
+    for (const cJSON *other = object->child; other != member; other = other->next)
+        if (strcmp(other->string, member->string) == 0)
+            return false;
+    return true;
+}
+
+static bool load_object(struct loader *loader, const char *prefix, const cJSON *object);
+
+static bool load_member(struct loader *loader, const char *prefix, const cJSON *object, const cJSON *member)
+{
+    char name[KEY_BYTES], text[256];
+    struct config_key key;
+    const bool top = *prefix == '\0', fits = snprintf(name, sizeof name, "%s%s", prefix, member->string) < KEY_BYTES;
+    const bool dotted = strchr(member->string, '.') != NULL; /* "listen.port" is {"listen": {"port"}} */
+    const bool is_models = top && strcmp(name, "models") == 0, section = top && !dotted && is_section(loader->config, name);
+    const bool scalar = fits && !dotted && find_key(loader->config, name, &key);
+    if (!is_models && !section && !scalar) {
+        list_names(loader->config, prefix, text, sizeof text);
+        return fail(loader, name, "found an unknown key, allowed is %s", text);
+    }
+    if (!is_first_of_its_name(object, member))
+        return fail(loader, name, "found a second time, allowed is once");
+    if (scalar)
+        return load_scalar(loader, &key, member);
+    if (is_models)
+        return true; /* read last: a model without a dtype takes the file's, wherever that stands */
+    if (!cJSON_IsObject(member))
+        return fail(loader, name, "found %s, allowed is an object", found(loader, member, text));
+    strcat(name, ".");
+    return load_object(loader, name, member);
+}
+
+static bool load_object(struct loader *loader, const char *prefix, const cJSON *object)
+{
+    size_t *position = &loader->position[loader->depth++];
+    *position = 0;
+    for (const cJSON *member = object->child; member != NULL; member = member->next, (*position)++)
+        if (!load_member(loader, prefix, object, member))
+            return false;
+    loader->depth--;
+    return true;
+}
+
+static bool load_root(struct loader *loader, const cJSON *root)
+{
+    if (!cJSON_IsObject(root))
+        return fail(loader, "", "found no object, allowed is {...}");
+    if (!load_object(loader, "", root))
+        return false;
+    loader->depth = 1;
+    loader->position[0] = 0;
+    for (const cJSON *member = root->child; member != NULL; member = member->next, loader->position[0]++)
+        if (strcmp(member->string, "models") == 0)
+            return load_models(loader, member);
+    return true;
+}
+
+static void copy_config(struct config *copy, const struct config *config)
+{
+    struct config_key key;
+    struct config_error error;
+    config_init(copy);
+    for (size_t i = 0; config_describe(config, i, &key); i++)
+        config_set(copy, key.name, key.value, &error);
+    for (size_t i = 0; i < config->model_count; i++) {
+        config_put_model(copy, config->models[i].name, config->models[i].path, NULL, &error);
+        copy->models[i].dtype = config->models[i].dtype;
+    }
+}
+
+bool config_load(struct config *config, const char *path, struct config_error *error)
+{
+    size_t length = 0;
+    struct config next;
+    struct loader loader = {.path = path, .config = &next, .error = error};
+    loader.text = read_text(path, &length, error);
+    if (loader.text == NULL)
+        return false;
+    copy_config(&next, config);
+    cJSON *root = parse(&loader, length);
+    bool loaded = root != NULL && load_root(&loader, root);
+    cJSON_Delete(root);
+    free(loader.text);
+    if (loaded) {
+        config_release(config);
+        *config = next;
+    } else {
+        config_release(&next);
+    }
+    return loaded;
+}

@@ -1,0 +1,263 @@
+/*
+ * connections.c - the watchdog over connections.
+ *
+ * libmicrohttpd's own timeout counts inactivity, so one byte every few seconds keeps a connection for ever. Here each
+ * state has a total deadline. What happens to a late connection depends on its state:
+ *
+ *   HEADER, BODY  libmicrohttpd writes nothing in these states, so the sweep sends a complete 408 itself, closes the
+ *                 sending side, and gives the client a second to read it (state CUT) before it shuts the socket down;
+ *   IDLE, REPLY   shut down: there is nobody to tell, or nobody who listens;
+ *   WORK          has no deadline here: the job has one.
+ *
+ * shutdown() makes the socket readable, libmicrohttpd sees its end and closes it on its own thread.
+ *
+ * Lingering sockets are duplicates of closed ones. They are read (and what comes is thrown away) until the client closes
+ * or the time is up.
+ */
+#include "server/http/connections.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "server/work/job.h"
+
+enum {
+    LINGER_US = 2000000,      /* after a reply that came before the body's end */
+    CUT_LINGER_US = 1000000,  /* after a 408 */
+    DRAIN_IDLE_US = 250000,   /* how long an idle connection is left to a client that may be sending */
+    MAX_LINGERING = 64,
+    LINGER_STEP = 8 << 20     /* bytes thrown away per sweep and socket */
+};
+
+struct connection {
+    struct connection *previous, *next;
+    int fd;
+    enum connection_state state;
+    int64_t deadline_us, since_us; /* of the state */
+    bool linger;
+    char peer[INET6_ADDRSTRLEN + 8];
+    char request_id[132];
+};
+
+struct lingering {
+    int fd;
+    int64_t deadline_us;
+};
+
+struct connections {
+    struct connection_limits limits;
+    pthread_mutex_t mutex; /* protects what follows, and every connection */
+    struct connection *first;
+    size_t count;
+    int64_t drain_since_us; /* 0: not draining */
+    struct lingering lingering[MAX_LINGERING];
+    size_t lingering_count;
+};
+
+struct connections *connections_create(const struct connection_limits *limits)
+{
+    struct connections *connections = calloc(1, sizeof *connections);
+    if (!connections)
+        return NULL;
+    connections->limits = *limits;
+    pthread_mutex_init(&connections->mutex, NULL);
+    return connections;
+}
+
+void connections_free(struct connections *connections)
+{
+    if (!connections)
+        return;
+    for (size_t i = 0; i < connections->lingering_count; i++)
+        close(connections->lingering[i].fd);
+    pthread_mutex_destroy(&connections->mutex);
+    free(connections);
+}
+
+static void describe_peer(struct connection *connection, const struct sockaddr *peer)
+{
+    const void *address = NULL;
+    if (peer && peer->sa_family == AF_INET)
+        address = &((const struct sockaddr_in *)(const void *)peer)->sin_addr;
+    else if (peer && peer->sa_family == AF_INET6)
+        address = &((const struct sockaddr_in6 *)(const void *)peer)->sin6_addr;
+    if (!address || !inet_ntop(peer->sa_family, address, connection->peer, INET6_ADDRSTRLEN))
+        snprintf(connection->peer, sizeof connection->peer, "-");
+}
+
+struct connection *connection_open(struct connections *connections, int fd, const struct sockaddr *peer)
+{
+    struct connection *connection = calloc(1, sizeof *connection);
+    if (!connection)
+        return NULL;
+    connection->fd = fd;
+    describe_peer(connection, peer);
+    pthread_mutex_lock(&connections->mutex);
+    connection->since_us = job_clock_us();
+    connection->deadline_us = connection->since_us + connections->limits.header_timeout_us;
+    connection->next = connections->first;
+    if (connection->next)
+        connection->next->previous = connection;
+    connections->first = connection;
+    connections->count++;
+    pthread_mutex_unlock(&connections->mutex);
+    return connection;
+}
+
+/* Keeps the socket alive beyond libmicrohttpd's close(). */
+static void start_lingering(struct connections *connections, const struct connection *connection)
+{
+    if (connections->lingering_count == MAX_LINGERING)
+        return;
+    int fd = dup(connection->fd);
+    if (fd < 0)
+        return;
+    shutdown(fd, SHUT_WR);
+    connections->lingering[connections->lingering_count++] =
+        (struct lingering){.fd = fd, .deadline_us = job_clock_us() + LINGER_US};
+}
+
+void connection_close(struct connections *connections, struct connection *connection)
+{
+    if (!connection)
+        return;
+    pthread_mutex_lock(&connections->mutex);
+    if (connection->linger)
+        start_lingering(connections, connection);
+    if (connection->previous)
+        connection->previous->next = connection->next;
+    else
+        connections->first = connection->next;
+    if (connection->next)
+        connection->next->previous = connection->previous;
+    connections->count--;
+    pthread_mutex_unlock(&connections->mutex);
+    free(connection);
+}
+
+int connection_fd(const struct connection *connection)
+{
+    return connection->fd;
+}
+
+const char *connection_peer(const struct connection *connection)
+{
+    return connection->peer;
+}
+
+bool connection_enter(struct connections *connections, struct connection *connection, enum connection_state state,
+                      const char *request_id)
+{
+    pthread_mutex_lock(&connections->mutex);
+    bool cut = connection->state == CONNECTION_CUT;
+    if (!cut) {
+        connection->state = state;
+        connection->since_us = job_clock_us();
+        if (state == CONNECTION_IDLE)
+            connection->deadline_us = connection->since_us + connections->limits.header_timeout_us;
+        else if (state != CONNECTION_HEADER)
+            connection->deadline_us = connection->since_us + connections->limits.body_timeout_us;
+        if (request_id)
+            snprintf(connection->request_id, sizeof connection->request_id, "%s", request_id);
+    }
+    pthread_mutex_unlock(&connections->mutex);
+    return !cut;
+}
+
+bool connection_was_cut(struct connections *connections, struct connection *connection)
+{
+    pthread_mutex_lock(&connections->mutex);
+    bool cut = connection->state == CONNECTION_CUT;
+    pthread_mutex_unlock(&connections->mutex);
+    return cut;
+}
+
+void connection_linger(struct connections *connections, struct connection *connection)
+{
+    pthread_mutex_lock(&connections->mutex);
+    connection->linger = true;
+    pthread_mutex_unlock(&connections->mutex);
+}
+
+/* ---- the sweep ---- */
+
+static void answer_408(struct connection *connection, int64_t now_us)
+{
+    static const char body[] = "{\"error\":{\"code\":\"request_timeout\",\"message\":\"the request did not arrive in "
+                               "time: limits.header_timeout_ms and limits.body_timeout_ms bound it\"}}";
+    char reply[1024];
+    int length = snprintf(reply, sizeof reply,
+                          "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Type: application/json\r\n"
+                          "Content-Length: %zu\r\nX-Request-Id: %s\r\nCache-Control: no-store\r\n"
+                          "X-Content-Type-Options: nosniff\r\n\r\n%s",
+                          sizeof body - 1, connection->request_id, body);
+    if (send(connection->fd, reply, (size_t)length, MSG_DONTWAIT | MSG_NOSIGNAL) < length)
+        shutdown(connection->fd, SHUT_RDWR);
+    else
+        shutdown(connection->fd, SHUT_WR);
+    connection->state = CONNECTION_CUT;
+    connection->deadline_us = now_us + CUT_LINGER_US;
+}
+
+/* Idle for a while since the drain began or since the last reply, with nothing waiting to be read. */
+static bool is_drained(const struct connections *connections, const struct connection *connection, int64_t now_us)
+{
+    int64_t since = connection->since_us;
+    int unread = 0;
+    if (!connections->drain_since_us || connection->state != CONNECTION_IDLE)
+        return false;
+    if (since < connections->drain_since_us)
+        since = connections->drain_since_us;
+    return now_us - since >= DRAIN_IDLE_US && ioctl(connection->fd, FIONREAD, &unread) == 0 && unread == 0;
+}
+
+static void sweep_one(const struct connections *connections, struct connection *connection, int64_t now_us)
+{
+    bool late = now_us >= connection->deadline_us && connection->state != CONNECTION_WORK;
+    if (late && (connection->state == CONNECTION_HEADER || connection->state == CONNECTION_BODY))
+        answer_408(connection, now_us);
+    else if (late || is_drained(connections, connection, now_us))
+        shutdown(connection->fd, SHUT_RDWR);
+}
+
+static void sweep_lingering(struct connections *connections, int64_t now_us)
+{
+    for (size_t i = 0; i < connections->lingering_count;) {
+        struct lingering *lingering = &connections->lingering[i];
+        ssize_t got = recv(lingering->fd, NULL, LINGER_STEP, MSG_DONTWAIT | MSG_TRUNC); /* thrown away unread */
+        bool open = got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR));
+        if (open && now_us < lingering->deadline_us) {
+            i++;
+            continue;
+        }
+        close(lingering->fd);
+        *lingering = connections->lingering[--connections->lingering_count];
+    }
+}
+
+void connections_sweep(struct connections *connections, bool draining)
+{
+    pthread_mutex_lock(&connections->mutex);
+    int64_t now_us = job_clock_us();
+    if (draining && !connections->drain_since_us)
+        connections->drain_since_us = now_us;
+    for (struct connection *at = connections->first; at; at = at->next)
+        sweep_one(connections, at, now_us);
+    sweep_lingering(connections, now_us);
+    pthread_mutex_unlock(&connections->mutex);
+}
+
+size_t connections_count(struct connections *connections)
+{
+    pthread_mutex_lock(&connections->mutex);
+    size_t count = connections->count + connections->lingering_count;
+    pthread_mutex_unlock(&connections->mutex);
+    return count;
+}

@@ -1,0 +1,59 @@
+/*
+ * connections.h - every open connection, how far it is, and until when: the total deadlines that libmicrohttpd lacks.
+ *
+ * The HTTP thread reports what happens to a connection; the main thread sweeps the list and cuts those that are late.
+ * One mutex protects the list and every connection in it. A socket is closed by libmicrohttpd after connection_close()
+ * has taken it off the list, so the sweep never touches a closed descriptor.
+ */
+#ifndef SERVER_HTTP_CONNECTIONS_H
+#define SERVER_HTTP_CONNECTIONS_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct connection;
+struct connections;
+
+enum connection_state {
+    CONNECTION_IDLE,   /* no request yet, or the previous reply is sent */
+    CONNECTION_HEADER, /* the request line is in */
+    CONNECTION_BODY,   /* the header is in */
+    CONNECTION_WORK,   /* suspended: the workers have the request, and their own deadline */
+    CONNECTION_REPLY,  /* the reply is being sent */
+    CONNECTION_CUT     /* answered 408 behind libmicrohttpd's back; nothing more will be sent */
+};
+
+struct connection_limits {
+    int64_t header_timeout_us; /* from the start, or the previous reply, to a complete header */
+    int64_t body_timeout_us;   /* from the header to the end of the body; and to send a reply */
+};
+
+struct connections *connections_create(const struct connection_limits *limits);
+/* Accepts NULL. Every connection has been closed. */
+void connections_free(struct connections *connections);
+
+/* NULL when memory is short. */
+struct connection *connection_open(struct connections *connections, int fd, const struct sockaddr *peer);
+void connection_close(struct connections *connections, struct connection *connection);
+
+int connection_fd(const struct connection *connection);
+const char *connection_peer(const struct connection *connection);
+
+/* The connection goes on to a state. False when it has been cut: then close it. request_id is for the 408, in
+ * CONNECTION_HEADER and CONNECTION_BODY. */
+bool connection_enter(struct connections *connections, struct connection *connection, enum connection_state state,
+                      const char *request_id);
+/* Whether it has been cut. */
+bool connection_was_cut(struct connections *connections, struct connection *connection);
+/* The reply goes out before the body was read: after closing, go on reading for a moment, or the reset that unread
+ * bytes cause would destroy the reply on its way. */
+void connection_linger(struct connections *connections, struct connection *connection);
+
+/* Cuts what is late; with draining, also what has been idle for a while. */
+void connections_sweep(struct connections *connections, bool draining);
+/* Open and lingering ones. */
+size_t connections_count(struct connections *connections);
+
+#endif

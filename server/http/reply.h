@@ -1,0 +1,30 @@
+/*
+ * reply.h - the JSON that clients read, and the one place where failures become HTTP statuses.
+ */
+#ifndef SERVER_HTTP_REPLY_H
+#define SERVER_HTTP_REPLY_H
+
+#include "server/http/query.h"
+#include "server/http/strbuf.h"
+#include "server/registry.h"
+#include "server/work/job.h"
+
+/* {"error":{"code":...,"message":...}} */
+void reply_error(struct strbuf *out, const struct problem *problem);
+
+/* What a failed image means to the client; status 499 when the client has left. */
+void reply_image_problem(const struct job_image *image, size_t max_pixels, struct problem *problem);
+
+/* The answer to a finished job of POST /classify or POST /embed, when its first image counts as the whole request
+ * (single) or among several. Every image is done or failed; with `single` it is done. */
+void reply_classify(struct strbuf *out, const struct registry_entry *model, const struct job *job,
+                    const struct query *query, bool single, size_t max_pixels);
+void reply_embed(struct strbuf *out, const struct registry_entry *model, const struct job *job, bool single,
+                 size_t max_pixels);
+
+/* {"models":[{...},...]}: as reply_model, without the labels */
+void reply_models(struct strbuf *out, const struct registry *registry);
+/* {"name",...,"labels":[...]} */
+void reply_model(struct strbuf *out, const struct registry_entry *model);
+
+#endif

@@ -1,0 +1,21 @@
+/* service.h - what the handlers serve from: borrowed from daemon.c, which fills in the rest before it says `ready`. */
+#ifndef SERVER_HTTP_SERVICE_H
+#define SERVER_HTTP_SERVICE_H
+
+#include <stdatomic.h>
+
+#include "server/config.h"
+#include "server/metrics.h"
+#include "server/registry.h"
+#include "server/work/queue.h"
+
+struct service {
+    const struct config *config;
+    struct metrics *metrics;
+    atomic_bool ready;    /* set once, after registry and queue */
+    atomic_bool draining; /* set once */
+    struct registry *registry;
+    struct queue *queue;
+};
+
+#endif
