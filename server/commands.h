@@ -9,11 +9,12 @@
 #include "server/config.h"
 
 struct cli {
-    struct config config;      /* defaults, then --config, then options */
+    int (*command)(const struct cli *cli); /* one of those below */
+    struct config config; /* defaults, then --config, then options; at least one model, except for inspect */
     const char *const *operands; /* images of classify, the folder of inspect */
     size_t operand_count;
-    size_t top_k;
-    const char *image;         /* bench --image: adds decode + preprocess + forward */
+    size_t top_k;      /* classify; 0: every class */
+    const char *image; /* bench --image: adds decode + preprocess + forward; NULL if not given */
 };
 
 int command_serve(const struct cli *cli);    /* daemon.c: runs until SIGTERM or SIGINT */

@@ -33,7 +33,7 @@ enum {
     CUT_LINGER_US = 1000000,  /* after a 408 */
     DRAIN_IDLE_US = 250000,   /* how long an idle connection is left to a client that may be sending */
     MAX_LINGERING = 64,
-    LINGER_STEP = 8 << 20     /* bytes thrown away per sweep and socket */
+    LINGER_READS = 128        /* of 64 KiB each, per sweep and socket */
 };
 
 struct connection {
@@ -227,13 +227,25 @@ static void sweep_one(const struct connections *connections, struct connection *
         shutdown(connection->fd, SHUT_RDWR);
 }
 
+/* Throws away what has arrived; false when the client has closed. */
+static bool discard_input(int fd)
+{
+    char scratch[65536];
+    for (int i = 0; i < LINGER_READS; i++) {
+        ssize_t got = recv(fd, scratch, sizeof scratch, MSG_DONTWAIT);
+        if (got < 0)
+            return errno == EAGAIN || errno == EINTR;
+        if (got == 0)
+            return false;
+    }
+    return true;
+}
+
 static void sweep_lingering(struct connections *connections, int64_t now_us)
 {
     for (size_t i = 0; i < connections->lingering_count;) {
         struct lingering *lingering = &connections->lingering[i];
-        ssize_t got = recv(lingering->fd, NULL, LINGER_STEP, MSG_DONTWAIT | MSG_TRUNC); /* thrown away unread */
-        bool open = got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR));
-        if (open && now_us < lingering->deadline_us) {
+        if (discard_input(lingering->fd) && now_us < lingering->deadline_us) {
             i++;
             continue;
         }

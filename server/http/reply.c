@@ -30,7 +30,7 @@ void reply_image_problem(const struct job_image *image, size_t max_pixels, struc
     }
     switch (image->status) {
     case VIT_ERR_IMAGE_TYPE:
-        problem_set(problem, 415, "unsupported_image_type", "%s; send a JPEG, PNG or BMP", why);
+        problem_set(problem, 415, "unsupported_image_type", "%s", why);
         return;
     case VIT_ERR_IMAGE_DAMAGED:
         problem_set(problem, 422, "undecodable_image", "%s", why);

@@ -43,7 +43,6 @@ void request_free(struct request *request)
         return;
     free(request->target);
     free(request->body);
-    free(request->content_type);
     job_free(request->job);
     strbuf_release(&request->reply);
     free(request);

@@ -18,13 +18,13 @@
 
 struct MHD_Connection;
 struct connection;
-struct http;
+struct exchange;
 struct route;
 
 enum { REQUEST_ID_MAX = 128 };
 
 struct request {
-    struct http *http;
+    struct exchange *exchange;
     struct service *service;
     struct MHD_Connection *mhd;
     struct connection *connection;
@@ -43,7 +43,7 @@ struct request {
     size_t body_length, body_capacity;
     size_t bytes_in;
     bool discard;              /* the body is read but not kept: the answer is already known */
-    char *content_type;        /* owned */
+    const char *content_type;  /* in libmicrohttpd's memory, as long as the request; NULL: none */
 
     struct query query;
     int model;                 /* index in the registry, or -1 */
@@ -53,6 +53,7 @@ struct request {
     struct problem problem;    /* status 0: none */
     int status;                /* of the reply; 0: none yet */
     struct strbuf reply;
+    size_t reply_length;       /* once it is sent */
     const char *reply_type;
     const char *allow;         /* of a 405 */
     unsigned retry_after;      /* seconds, 0: no header */

@@ -1,0 +1,361 @@
+/*
+ * cli.c - the command line. Two tables, the commands and the options; an option overrides the configuration file
+ * wherever it stands, so options are collected first and applied after the file.
+ */
+#include "server/cli.h"
+
+#include <getopt.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#ifndef VITD_VERSION
+#define VITD_VERSION "unknown"
+#endif
+#ifndef VITD_MODEL_DIR
+#define VITD_MODEL_DIR "/usr/local/share/vitd/models"
+#endif
+#define BUNDLED_MODEL "vit-tiny-64"
+
+enum { DEFAULT_TOP_K = 5, MAX_TOP_K = 1000000 };
+
+/* ---- tables ---- */
+
+enum option_id {
+    OPTION_CONFIG, OPTION_MODEL, OPTION_ADDRESS, OPTION_PORT, OPTION_THREADS, OPTION_DTYPE, OPTION_TOP_K,
+    OPTION_IMAGE, OPTION_CHECK_CONFIG, OPTION_VERSION, OPTION_HELP, OPTIONS
+};
+
+struct option_row {
+    const char *name;
+    int has_argument;
+    const char *key; /* of the configuration, for those that set one */
+};
+static const struct option_row option_table[OPTIONS] = {
+    [OPTION_CONFIG] = {"config", required_argument, NULL},
+    [OPTION_MODEL] = {"model", required_argument, NULL},
+    [OPTION_ADDRESS] = {"address", required_argument, "listen.address"},
+    [OPTION_PORT] = {"port", required_argument, "listen.port"},
+    [OPTION_THREADS] = {"threads", required_argument, "threads"},
+    [OPTION_DTYPE] = {"dtype", required_argument, "dtype"},
+    [OPTION_TOP_K] = {"top-k", required_argument, NULL},
+    [OPTION_IMAGE] = {"image", required_argument, NULL},
+    [OPTION_CHECK_CONFIG] = {"check-config", required_argument, NULL},
+    [OPTION_VERSION] = {"version", no_argument, NULL},
+    [OPTION_HELP] = {"help", no_argument, NULL},
+};
+
+#define BIT(id) (1u << OPTION_##id)
+#define COMMON_OPTIONS (BIT(CONFIG) | BIT(MODEL) | BIT(DTYPE) | BIT(HELP))
+
+struct command {
+    const char *name;
+    int (*run)(const struct cli *cli);
+    unsigned options; /* BIT()s */
+    size_t min_operands, max_operands;
+    const char *operand; /* what they are, for messages */
+    size_t max_models;   /* 0: needs none */
+    const char *help;
+};
+
+static const char general_help[] =
+    "vitd " VITD_VERSION ", a Vision Transformer inference daemon\n"
+    "\n"
+    "usage: vitd [serve] [OPTION]...           answer HTTP requests\n"
+    "       vitd classify [OPTION]... IMAGE... classify files, without a server\n"
+    "       vitd inspect DIR                   what a model folder holds, and whether vitd can run it\n"
+    "       vitd bench [OPTION]...             speed of the engine on this machine\n"
+    "       vitd --check-config FILE           check a configuration file\n"
+    "       vitd --version | --help\n"
+    "\n"
+    "vitd COMMAND --help lists a command's options; vitd(8) is the manual.\n";
+
+#define MODEL_HELP \
+    "  --model DIR         the model folder (default: the configured one, else the bundled one)\n"
+#define CONFIG_HELP "  --config FILE       read a configuration file; options override it\n"
+#define DTYPE_HELP "  --dtype fp32        arithmetic\n"
+#define HELP_HELP "  --help              show this\n"
+
+static const char serve_help[] =
+    "usage: vitd [serve] [OPTION]...\n"
+    "\n"
+    "Answers POST /classify and other requests over HTTP until SIGTERM or SIGINT.\n"
+    "\n" CONFIG_HELP
+    "  --model [NAME=]DIR  serve this model folder; may be repeated, the first is the default model\n"
+    "                      (default: the configured models, else the bundled one)\n"
+    "  --address ADDRESS   numeric address to listen on (default 127.0.0.1)\n"
+    "  --port N            port to listen on, 0 for any free one (default 8080)\n"
+    "  --threads N         worker threads, 0 for one per CPU this process may use (default 0)\n" DTYPE_HELP HELP_HELP;
+
+static const char classify_help[] =
+    "usage: vitd classify [OPTION]... IMAGE...\n"
+    "\n"
+    "Prints the most probable classes of each image file (- is standard input).\n"
+    "Exits with 1 if any image could not be classified.\n"
+    "\n" MODEL_HELP "  --top-k N           classes per image, 0 for all (default 5)\n" CONFIG_HELP DTYPE_HELP HELP_HELP;
+
+static const char inspect_help[] =
+    "usage: vitd inspect DIR\n"
+    "\n"
+    "Prints what the model folder holds. Exits with 1, and the reason, if vitd cannot run it.\n";
+
+static const char bench_help[] =
+    "usage: vitd bench [OPTION]...\n"
+    "\n"
+    "Measures the engine on this machine: time per image and how near that is to the time\n"
+    "that the same matrix products take in OpenBLAS with nothing between them.\n"
+    "\n" MODEL_HELP "  --image FILE        also measure decode + preprocess + forward on this image\n"
+    "  --threads N         most threads to measure, 0 for one per usable CPU (default 0)\n" CONFIG_HELP DTYPE_HELP HELP_HELP;
+
+static const struct command commands[] = {
+    {"serve", command_serve, COMMON_OPTIONS | BIT(ADDRESS) | BIT(PORT) | BIT(THREADS), 0, 0, NULL, CONFIG_MAX_MODELS,
+     serve_help},
+    {"classify", command_classify, COMMON_OPTIONS | BIT(TOP_K), 1, SIZE_MAX, "IMAGE", 1, classify_help},
+    {"inspect", command_inspect, BIT(HELP), 1, 1, "DIR", 0, inspect_help},
+    {"bench", command_bench, COMMON_OPTIONS | BIT(THREADS) | BIT(IMAGE), 0, 0, NULL, 1, bench_help},
+};
+enum { COMMANDS = sizeof commands / sizeof commands[0] };
+
+/* What the command line said. */
+struct request {
+    const struct command *command;
+    const char *values[OPTIONS]; /* the last of each; "" for those without an argument */
+    const char **models;
+    size_t model_count;
+};
+
+/* ---- parsing ---- */
+
+static int usage_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static int usage_error(const char *format, ...)
+{
+    va_list arguments;
+    fputs("vitd: ", stderr);
+    va_start(arguments, format);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    fputs("; see vitd --help\n", stderr);
+    return EXIT_USAGE;
+}
+
+static int runtime_error(const struct config_error *error)
+{
+    fprintf(stderr, "vitd: %s\n", error->message);
+    return EXIT_RUNTIME;
+}
+
+static const struct command *find_command(const char *name)
+{
+    for (size_t i = 0; i < COMMANDS; i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    return NULL;
+}
+
+/* getopt's list of the options in the mask. */
+static void list_options(struct option *list, unsigned mask)
+{
+    size_t count = 0;
+    for (int id = 0; id < OPTIONS; id++)
+        if (mask & (1u << id))
+            list[count++] = (struct option){option_table[id].name, option_table[id].has_argument, NULL, id};
+    list[count] = (struct option){0};
+}
+
+static int bad_option(int problem, char **argv)
+{
+    const char *given = argv[optind - 1];
+    if (problem == ':')
+        return usage_error("option %s needs a value", given);
+    if (strncmp(given, "--", 2) == 0)
+        return usage_error("unknown option, or not one of this command: %s", given);
+    return usage_error("unknown option: -%c", optopt);
+}
+
+/* Collects options; 0, or the exit status of an error. */
+static int collect(struct request *request, int argc, char **argv, unsigned mask)
+{
+    struct option options[OPTIONS + 1];
+    int id;
+    list_options(options, mask);
+    opterr = 0;
+    while ((id = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+        if (id < 0 || id >= OPTIONS)
+            return bad_option(id, argv);
+        if (id == OPTION_MODEL)
+            request->models[request->model_count++] = optarg;
+        request->values[id] = optarg != NULL ? optarg : "";
+    }
+    return 0;
+}
+
+static int check_operands(const struct command *command, char **operands, size_t count)
+{
+    if (count < command->min_operands)
+        return usage_error("%s needs %s", command->name, command->operand);
+    if (count > command->max_operands)
+        return usage_error("unexpected argument: %s", operands[command->max_operands]);
+    return 0;
+}
+
+static int check_models(const struct request *request)
+{
+    if (request->model_count > request->command->max_models)
+        return usage_error("%s takes at most %zu --model", request->command->name, request->command->max_models);
+    return 0;
+}
+
+/* ---- applying ---- */
+
+static bool is_model(const char *folder)
+{
+    char path[PATH_MAX + 32];
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    return access(path, R_OK) == 0;
+}
+
+/* The folder of this executable, or "". */
+static void own_folder(char folder[PATH_MAX])
+{
+    ssize_t length = readlink("/proc/self/exe", folder, PATH_MAX - 1);
+    folder[length > 0 ? length : 0] = '\0';
+    char *slash = strrchr(folder, '/');
+    if (slash != NULL)
+        *slash = '\0';
+}
+
+/* Where it was installed, beside where it was installed (a moved prefix), and in the source tree. */
+static bool add_bundled_model(struct config *config, struct config_error *error)
+{
+    char own[PATH_MAX], folders[3][PATH_MAX + 64];
+    own_folder(own);
+    snprintf(folders[0], sizeof folders[0], "%s/%s", VITD_MODEL_DIR, BUNDLED_MODEL);
+    snprintf(folders[1], sizeof folders[1], "%s/../share/vitd/models/%s", own, BUNDLED_MODEL);
+    snprintf(folders[2], sizeof folders[2], "%s/../config/models/%s", own, BUNDLED_MODEL);
+    for (size_t i = 0; i < 3; i++)
+        if (is_model(folders[i]))
+            return config_put_model(config, BUNDLED_MODEL, folders[i], NULL, error);
+    snprintf(error->message, sizeof error->message,
+             "no model is configured, and the bundled one is neither in %.120s nor in %.200s; give --model DIR",
+             folders[0], folders[2]);
+    return false;
+}
+
+static int apply_options(struct config *config, const struct request *request)
+{
+    struct config_error error;
+    for (int id = 0; id < OPTIONS; id++)
+        if (option_table[id].key != NULL && request->values[id] != NULL &&
+            !config_set(config, option_table[id].key, request->values[id], &error))
+            return usage_error("--%s: %s", option_table[id].name, error.message);
+    if (request->model_count > 0)
+        config_clear_models(config);
+    for (size_t i = 0; i < request->model_count; i++)
+        if (!config_add_model(config, request->models[i], &error))
+            return usage_error("--model %s: %s", request->models[i], error.message);
+    return 0;
+}
+
+static int apply_top_k(struct cli *cli, const char *value)
+{
+    char *end;
+    if (value == NULL)
+        return 0;
+    unsigned long top_k = strtoul(value, &end, 10);
+    if (*value < '0' || *value > '9' || *end != '\0' || top_k > MAX_TOP_K)
+        return usage_error("--top-k: found %s, allowed is 0 to %d", value, MAX_TOP_K);
+    cli->top_k = top_k;
+    return 0;
+}
+
+static int apply(struct cli *cli, const struct request *request)
+{
+    struct config_error error;
+    const char *file = request->values[OPTION_CONFIG];
+    int status = apply_top_k(cli, request->values[OPTION_TOP_K]);
+    cli->command = request->command->run;
+    cli->image = request->values[OPTION_IMAGE];
+    if (status == 0 && file != NULL && !config_load(&cli->config, file, &error))
+        status = runtime_error(&error);
+    if (status == 0)
+        status = apply_options(&cli->config, request);
+    if (status == 0 && request->command->max_models > 0 && cli->config.model_count == 0 &&
+        !add_bundled_model(&cli->config, &error))
+        status = runtime_error(&error);
+    return status;
+}
+
+static int check_config(const char *path)
+{
+    struct config config;
+    struct config_error error;
+    config_init(&config);
+    bool sound = config_load(&config, path, &error);
+    config_release(&config);
+    if (!sound)
+        return runtime_error(&error);
+    printf("%s: ok\n", path);
+    return 0;
+}
+
+/* ---- the whole ---- */
+
+/* Those answers that run no command; false if none was asked for. */
+static bool answer(const struct request *request, bool named, int *status)
+{
+    *status = 0;
+    if (request->values[OPTION_HELP] != NULL)
+        fputs(named ? request->command->help : general_help, stdout);
+    else if (request->values[OPTION_VERSION] != NULL)
+        puts("vitd " VITD_VERSION);
+    else if (request->values[OPTION_CHECK_CONFIG] != NULL)
+        *status = check_config(request->values[OPTION_CHECK_CONFIG]);
+    else
+        return false;
+    return true;
+}
+
+static bool parse(struct cli *cli, struct request *request, int argc, char **argv, int *status)
+{
+    const bool named = argc > 1 && argv[1][0] != '-';
+    request->command = named ? find_command(argv[1]) : &commands[0];
+    if (request->command == NULL) {
+        *status = usage_error("unknown command: %s", argv[1]);
+        return false;
+    }
+    const unsigned mask = request->command->options | (named ? 0 : BIT(VERSION) | BIT(CHECK_CONFIG));
+    *status = collect(request, named ? argc - 1 : argc, named ? argv + 1 : argv, mask);
+    if (*status != 0 || answer(request, named, status))
+        return false;
+    cli->operands = (const char *const *)(named ? argv + 1 : argv) + optind;
+    cli->operand_count = (size_t)((named ? argc - 1 : argc) - optind);
+    *status = check_operands(request->command, (char **)cli->operands, cli->operand_count);
+    if (*status == 0)
+        *status = check_models(request);
+    if (*status == 0)
+        *status = apply(cli, request);
+    return *status == 0;
+}
+
+bool cli_parse(struct cli *cli, int argc, char **argv, int *status)
+{
+    struct request request = {.models = calloc((size_t)argc + 1, sizeof *request.models)};
+    *cli = (struct cli){.top_k = DEFAULT_TOP_K};
+    config_init(&cli->config);
+    if (request.models == NULL)
+        *status = runtime_error(&(struct config_error){"out of memory"});
+    bool run = request.models != NULL && parse(cli, &request, argc, argv, status);
+    free(request.models);
+    if (!run)
+        cli_release(cli);
+    return run;
+}
+
+void cli_release(struct cli *cli)
+{
+    config_release(&cli->config);
+}

@@ -1,0 +1,360 @@
+/*
+ * exchange.c - one request and its reply, as libmicrohttpd calls us.
+ *
+ *     exchange_request_line   the request line is in: the request is created
+ *     exchange_access         first call: the header is in. Refuse, or go on
+ *                             next calls: pieces of the body
+ *                             last call: the body is in. Reply, or suspend the connection and push the job
+ *     (job_done)              on a worker: render the reply, resume the connection
+ *     exchange_access         once more: send the rendered reply
+ *     exchange_completed      log, count, free
+ *
+ * All but job_done run on the HTTP thread. While a job is with the workers the request belongs to them; the mutex inside
+ * MHD_resume_connection() hands it back. The push comes after the suspension, so a resume can never come first.
+ *
+ * libmicrohttpd closes a connection whose request is refused in the first call. That is right for broken framing, for a
+ * body that is too large and for Expect: 100-continue (which then never gets its 100); any other refusal waits until
+ * the body has been read and thrown away, and the connection lives on.
+ */
+#include "server/http/exchange.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/http/request.h"
+#include "server/http/routes.h"
+#include "server/log.h"
+
+/* ---- connections ---- */
+
+static struct connection *connection_of(struct MHD_Connection *mhd)
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    return info ? info->socket_context : NULL;
+}
+
+void exchange_connection(void *cls, struct MHD_Connection *mhd, void **socket_context,
+                         enum MHD_ConnectionNotificationCode code)
+{
+    struct exchange *exchange = cls;
+    if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
+        connection_close(exchange->connections, *socket_context);
+        return;
+    }
+    const union MHD_ConnectionInfo *fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
+    const union MHD_ConnectionInfo *peer = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    *socket_context = fd ? connection_open(exchange->connections, fd->connect_fd, peer ? peer->client_addr : NULL)
+                         : NULL;
+}
+
+void *exchange_request_line(void *cls, const char *target, struct MHD_Connection *mhd)
+{
+    struct exchange *exchange = cls;
+    struct request *request = request_create(exchange->service, target ? target : "");
+    if (!request)
+        return NULL;
+    request->exchange = exchange;
+    request->mhd = mhd;
+    request->connection = connection_of(mhd);
+    metrics_inflight(exchange->service->metrics, 1);
+    if (request->connection)
+        connection_enter(exchange->connections, request->connection, CONNECTION_HEADER, request->id);
+    return request;
+}
+
+/* ---- replies ---- */
+
+static void add_headers(const struct request *request, struct MHD_Response *response)
+{
+    char seconds[16];
+    MHD_add_response_header(response, "Content-Type", request->reply_type);
+    MHD_add_response_header(response, "X-Request-Id", request->id);
+    MHD_add_response_header(response, "Cache-Control", "no-store");
+    MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
+    if (request->allow)
+        MHD_add_response_header(response, "Allow", request->allow);
+    if (request->retry_after) {
+        snprintf(seconds, sizeof seconds, "%u", request->retry_after);
+        MHD_add_response_header(response, "Retry-After", seconds);
+    }
+    if (atomic_load(&request->service->draining))
+        MHD_add_response_header(response, "Connection", "close");
+}
+
+static enum MHD_Result send_reply(struct request *request)
+{
+    struct strbuf *reply = &request->reply;
+    if (!connection_enter(request->exchange->connections, request->connection, CONNECTION_REPLY, NULL))
+        return MHD_NO;
+    struct MHD_Response *response =
+        reply->data ? MHD_create_response_from_buffer(reply->length, reply->data, MHD_RESPMEM_MUST_FREE)
+                    : MHD_create_response_from_buffer(0, "", MHD_RESPMEM_PERSISTENT);
+    if (!response)
+        return MHD_NO;
+    request->reply_length = reply->length;
+    *reply = (struct strbuf){0};
+    add_headers(request, response);
+    enum MHD_Result queued = MHD_queue_response(request->mhd, (unsigned)request->status, response);
+    MHD_destroy_response(response);
+    if (queued == MHD_YES)
+        request->stage = STAGE_REPLIED;
+    return queued;
+}
+
+/* ---- the header ---- */
+
+struct header_walk {
+    struct framing framing;
+    struct problem *problem;
+    const char *expected; /* where the next header line starts if all went well; NULL: not checked */
+};
+
+/*
+ * libmicrohttpd ends lines and strings with NULs inside its buffer, so a NUL that was sent, a bare LF and a folded line
+ * leave no trace in the values it hands out; but then the next header does not start two bytes after the value.
+ * That layout is the one of 0.9.75, whose leniency it makes up for.
+ */
+static enum MHD_Result walk_header(void *cls, enum MHD_ValueKind kind, const char *name, size_t name_length,
+                                   const char *value, size_t value_length)
+{
+    struct header_walk *walk = cls;
+    (void)kind;
+    if (!value) {
+        value = name + name_length;
+        value_length = 0;
+    }
+    if (!framing_header(&walk->framing, name, name_length, value, value_length, walk->problem))
+        return MHD_NO;
+    if (walk->expected && walk->expected != name) {
+        problem_set(walk->problem, 400, "malformed_request", "a header holds a NUL, a bare line feed or a folded line");
+        return MHD_NO;
+    }
+    if (walk->expected)
+        walk->expected = value + value_length + 2;
+    return MHD_YES;
+}
+
+static void check_framing(struct request *request, struct header_walk *walk, const char *method, const char *version)
+{
+    enum { CHECKED_LAYOUT = 0x00097500 };
+    const union MHD_ConnectionInfo *size =
+        MHD_get_connection_info(request->mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+    walk->problem = &request->problem;
+    if (MHD_VERSION == CHECKED_LAYOUT && strcmp(MHD_get_version(), "0.9.75") == 0 && size)
+        walk->expected = version + strlen(version) + 2;
+    MHD_get_connection_values_n(request->mhd, MHD_HEADER_KIND, walk_header, walk);
+    if (request->problem.status)
+        return;
+    if (walk->expected && walk->expected + 2 != method + size->header_size) {
+        problem_set(&request->problem, 400, "malformed_request", "the header holds a NUL or a bare line feed");
+        return;
+    }
+    framing_end(&walk->framing, method, request->target, version, &request->problem);
+}
+
+static enum MHD_Result begin(struct request *request, const char *method, const char *version)
+{
+    struct connections *connections = request->exchange->connections;
+    struct header_walk walk = {0};
+    snprintf(request->method, sizeof request->method, "%s", method);
+    request_set_id(request, MHD_lookup_connection_value(request->mhd, MHD_HEADER_KIND, "X-Request-Id"));
+    request->content_type = MHD_lookup_connection_value(request->mhd, MHD_HEADER_KIND, "Content-Type");
+    if (!connection_enter(connections, request->connection, CONNECTION_BODY, request->id))
+        return MHD_NO;
+    request->stage = STAGE_BODY;
+    check_framing(request, &walk, method, version);
+    request->declared_length = walk.framing.encodings ? UINT64_MAX : walk.framing.content_length;
+    bool now = request->problem.status != 0;
+    if (!now)
+        routes_admit(request);
+    now = now || walk.framing.expects_continue ||
+          (request->declared_length != UINT64_MAX &&
+           request->declared_length > (uint64_t)request->service->config->limits.max_body_bytes);
+    request->discard = request->problem.status || !request->route->takes_body;
+    if (!request->problem.status || !now)
+        return MHD_YES;
+    connection_linger(connections, request->connection);
+    routes_reply_problem(request);
+    return send_reply(request);
+}
+
+/* ---- the body ---- */
+
+/* Room for `more` bytes: exactly what was declared, or doubling up to the limit. */
+static bool grow_body(struct request *request, size_t more, size_t limit)
+{
+    if (more <= request->body_capacity - request->body_length)
+        return true;
+    size_t capacity = request->body_capacity ? request->body_capacity * 2 : 65536;
+    if (request->declared_length != UINT64_MAX)
+        capacity = (size_t)request->declared_length;
+    while (capacity < request->body_length + more)
+        capacity *= 2;
+    if (capacity > limit)
+        capacity = limit;
+    uint8_t *body = realloc(request->body, capacity);
+    if (!body)
+        return false;
+    request->body = body;
+    request->body_capacity = capacity;
+    return true;
+}
+
+static void collect(struct request *request, const char *bytes, size_t length)
+{
+    const size_t limit = (size_t)request->service->config->limits.max_body_bytes;
+    request->bytes_in += length;
+    if (request->discard)
+        return;
+    if (length > limit - request->body_length)
+        problem_set(&request->problem, 413, "body_too_large", "the body is larger than limits.max_body_bytes, %zu",
+                    limit);
+    else if (!grow_body(request, length, limit))
+        problem_set(&request->problem, 503, "out_of_memory", "the server is short of memory; retry later");
+    if (request->problem.status) {
+        free(request->body);
+        request->body = NULL;
+        request->discard = true;
+        return;
+    }
+    memcpy(request->body + request->body_length, bytes, length);
+    request->body_length += length;
+}
+
+/* On the worker that finished the job's last image. */
+static void job_done(struct job *job)
+{
+    struct request *request = job->owner;
+    struct MHD_Connection *mhd = request->mhd;
+    routes_finish(request, job);
+    job_free(job);
+    request->stage = STAGE_WORKED;
+    MHD_resume_connection(mhd); /* the request may be gone from here on */
+}
+
+static enum MHD_Result end_of_body(struct request *request)
+{
+    if (!connection_enter(request->exchange->connections, request->connection, CONNECTION_WORK, NULL))
+        return MHD_NO;
+    if (routes_handle(request) == OUTCOME_REPLY)
+        return send_reply(request);
+    struct job *job = request->job;
+    struct queue *queue = request->service->queue;
+    job->client_fd = connection_fd(request->connection);
+    job->done = job_done;
+    request->job = NULL;
+    request->stage = STAGE_WORKING;
+    MHD_suspend_connection(request->mhd);
+    queue_push(queue, job);
+    return MHD_YES;
+}
+
+enum MHD_Result exchange_access(void *exchange, struct MHD_Connection *mhd, const char *url, const char *method,
+                                const char *version, const char *upload, size_t *upload_size, void **context)
+{
+    struct request *request = *context;
+    (void)exchange;
+    (void)mhd;
+    (void)url;
+    if (!request || !request->connection)
+        return MHD_NO;
+    switch (request->stage) {
+    case STAGE_HEADER:
+        return begin(request, method, version);
+    case STAGE_BODY:
+        if (!*upload_size)
+            return end_of_body(request);
+        collect(request, upload, *upload_size);
+        *upload_size = 0;
+        return MHD_YES;
+    case STAGE_WORKED:
+        return request->status == 499 ? MHD_NO : send_reply(request);
+    case STAGE_WORKING:
+    case STAGE_REPLIED:
+        break;
+    }
+    return MHD_YES;
+}
+
+/* ---- the end ---- */
+
+/* The status as the client saw it, where libmicrohttpd or the watchdog answered, or nobody could. */
+static void settle_status(struct request *request, enum MHD_RequestTerminationCode how)
+{
+    const union MHD_ConnectionInfo *replied = MHD_get_connection_info(request->mhd, MHD_CONNECTION_INFO_HTTP_STATUS);
+    if (request->connection && connection_was_cut(request->exchange->connections, request->connection)) {
+        request->status = 408;
+        request->problem.code = "request_timeout";
+    } else if (request->stage != STAGE_REPLIED && replied && replied->http_status) {
+        request->status = (int)replied->http_status;
+        request->problem.code = "malformed_request";
+    } else if (request->stage != STAGE_REPLIED || how != MHD_REQUEST_TERMINATED_COMPLETED_OK) {
+        request->status = 499;
+        request->problem.code = "client_gone";
+    }
+}
+
+static void count_rejection(const struct request *request)
+{
+    struct metrics *metrics = request->service->metrics;
+    switch (request->status) {
+    case 408: metrics_rejected(metrics, REJECT_SLOW_CLIENT); break;
+    case 413: metrics_rejected(metrics, REJECT_TOO_LARGE); break;
+    case 429: metrics_rejected(metrics, REJECT_QUEUE_FULL); break;
+    case 499: metrics_rejected(metrics, REJECT_CLIENT_GONE); break;
+    case 504: metrics_rejected(metrics, REJECT_TIMEOUT); break;
+    case 400: metrics_rejected(metrics, REJECT_MALFORMED); break;
+    case 503:
+        if (request->route && request->route->takes_body && strcmp(request->problem.code, "loading") == 0)
+            metrics_rejected(metrics, REJECT_LOADING);
+        break;
+    default: break;
+    }
+}
+
+static void write_log(const struct request *request, double seconds)
+{
+    const struct registry *registry = request->service->registry;
+    bool worked = request->stage >= STAGE_WORKED && request->batch_size;
+    log_request(&(struct log_access){
+        .id = request->id,
+        .method = request->method[0] ? request->method : "-",
+        .path = request->target,
+        .route = request->route ? request->route->name : "",
+        .model = request->model >= 0 ? registry->entries[request->model].name : "",
+        .peer = request->connection ? connection_peer(request->connection) : "-",
+        .status = request->status,
+        .error_code = request->problem.code ? request->problem.code : "",
+        .bytes_in = request->bytes_in,
+        .bytes_out = request->reply_length,
+        .images = request->images,
+        .batch_size = request->batch_size,
+        .total_ms = seconds * 1e3,
+        .queue_ms = worked ? request->queue_ms : -1,
+        .preprocess_ms = worked ? request->preprocess_ms : -1,
+        .inference_ms = worked ? request->inference_ms : -1,
+    });
+}
+
+void exchange_completed(void *cls, struct MHD_Connection *mhd, void **context, enum MHD_RequestTerminationCode how)
+{
+    struct exchange *exchange = cls;
+    struct request *request = *context;
+    (void)mhd;
+    *context = NULL;
+    if (!request)
+        return;
+    settle_status(request, how);
+    double seconds = (double)(job_clock_us() - request->start_us) / 1e6;
+    struct metrics *metrics = exchange->service->metrics;
+    int model = request->model >= 0 ? request->model : METRICS_NO_MODEL;
+    metrics_request(metrics, request->route ? request->route->name : "other", model, request->status);
+    metrics_duration(metrics, DURATION_REQUEST, model, seconds);
+    metrics_inflight(metrics, -1);
+    count_rejection(request);
+    write_log(request, seconds);
+    if (request->connection)
+        connection_enter(exchange->connections, request->connection, CONNECTION_IDLE, NULL);
+    request_free(request);
+}

@@ -1,0 +1,55 @@
+/*
+ * main.c - start here. The order of start-up:
+ *
+ *     1. restart once, if OpenBLAS needs another environment   (below)
+ *     2. read the command line and the configuration           cli.c, config.c, config_file.c
+ *     3. bind OpenBLAS to one thread per call                  vit_blas_init()
+ *     4. run the command                                       daemon.c, classify.c, inspect.c, bench.c
+ */
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "server/cli.h"
+#include "vit.h"
+
+/*
+ * OpenBLAS is configured by its environment, and by main() it is too late: the library's constructor has read it,
+ * chosen its kernels and started a thread for every CPU, which would wait, each with its buffers, for work that never
+ * comes. So the process replaces itself with the same program in the environment it needs. Every reason to do so is
+ * gone the second time, hence no loop; should exec fail, vit_blas_init() still keeps calls on one thread.
+ */
+static void prepare_blas_environment(char **argv)
+{
+    const char *threads = getenv("OPENBLAS_NUM_THREADS");
+    const char *core = getenv("OPENBLAS_CORETYPE") == NULL ? vit_blas_better_core() : NULL;
+    const bool threads_are_right = threads != NULL && strcmp(threads, "1") == 0;
+    if ((threads_are_right || sysconf(_SC_NPROCESSORS_CONF) == 1) && core == NULL)
+        return;
+    if (setenv("OPENBLAS_NUM_THREADS", "1", 1) != 0 || (core != NULL && setenv("OPENBLAS_CORETYPE", core, 1) != 0))
+        return;
+    execv("/proc/self/exe", argv);
+}
+
+int main(int argc, char **argv)
+{
+    int status;
+    struct cli cli;
+    prepare_blas_environment(argv);
+    prctl(PR_SET_NAME, program_invocation_short_name); /* after the restart the kernel calls it "exe" */
+
+    if (cli_parse(&cli, argc, argv, &status)) {
+        vit_blas_init();
+        status = cli.command(&cli);
+        cli_release(&cli);
+    }
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        perror("vitd: standard output");
+        status = EXIT_RUNTIME;
+    }
+    return status;
+}
