@@ -102,9 +102,9 @@ START_TEST(test_golden_folders_over_http)
     static const char *const folders[] = {"vit-hf",       "vit-hf-f16", "vit-hf-bf16",       "vit-timm",
                                           "vit-timm-gap", "deit-hf",    "deit-distilled-hf", "deit-distilled-timm"};
     const char *arguments[18] = {NULL};
-    char models[8][64], path[640];
+    char models[8][64], path[640], input[96];
     for (int i = 0; i < 8; i++) {
-        snprintf(models[i], sizeof models[i], "tests/golden/%s", folders[i]);
+        snprintf(models[i], sizeof models[i], "tests/golden/%.40s", folders[i]);
         arguments[2 * i] = "--model";
         arguments[2 * i + 1] = models[i];
     }
@@ -115,8 +115,7 @@ START_TEST(test_golden_folders_over_http)
         struct golden *golden = golden_open(path);
         const float *logits = golden_get(golden, "logits", "F32", &count);
         snprintf(path, sizeof path, "/classify?model=%s&top_k=0&function_to_apply=none&attention=raw", folders[i]);
-        char input[96];
-        snprintf(input, sizeof input, "%s/input.png", models[i]);
+        snprintf(input, sizeof input, "%.60s/input.png", models[i]);
         struct reply reply = post_picture(&daemon, path, input);
         ck_assert_msg(reply.status == 200, "%.500s", reply.body);
         cJSON *json = reply_json(&reply);
@@ -268,8 +267,8 @@ START_TEST(test_metrics_count)
     }
     struct reply bad = daemon_post(&daemon, "/classify", "junk", 4);
     reply_free(&bad);
-    ck_assert_double_eq(metric(&daemon, "vitd_requests_total{route=\"/classify\",model=\"small\",code=\"200\"}"), 3);
-    ck_assert_double_eq(metric(&daemon, "vitd_requests_total{route=\"/classify\",model=\"small\",code=\"415\"}"), 1);
+    ck_assert_double_eq(metric(&daemon, "vitd_requests_total{route=\"classify\",model=\"small\",code=\"200\"}"), 3);
+    ck_assert_double_eq(metric(&daemon, "vitd_requests_total{route=\"classify\",model=\"small\",code=\"415\"}"), 1);
     ck_assert_double_eq(metric(&daemon, "vitd_images_total{model=\"small\"}"), 3);
     ck_assert_double_eq(metric(&daemon, "vitd_queue_depth"), 0);
     ck_assert_double_eq(metric(&daemon, "vitd_inference_duration_seconds_count{model=\"small\"}"), 3);
@@ -593,7 +592,7 @@ START_TEST(test_deadline_answers_504)
     join_clients(threads, CLIENTS);
     ck_assert_int_gt(load.wrong, 0); /* 504 */
     ck_assert_int_eq(load.lost + load.connect_failed, 0);
-    ck_assert_double_eq(metric(&daemon, "vitd_requests_total{route=\"/classify\",model=\"vit-tiny-64\",code=\"504\"}"),
+    ck_assert_double_eq(metric(&daemon, "vitd_requests_total{route=\"classify\",model=\"vit-tiny-64\",code=\"504\"}"),
                         load.wrong);
     free(load.good.bytes);
     daemon_stop(&daemon);

@@ -197,7 +197,7 @@ static void run(struct worker *worker, struct job_image **images, size_t count)
 
 /* ---- threads ---- */
 
-/* Touches every page and every code path that the first request would otherwise pay for. */
+/* One image faults in the weights and OpenBLAS's buffers, which the first request would otherwise pay for. */
 static vit_status warm_up(struct worker *worker, size_t model, vit_error *err)
 {
     const struct workers_setup *setup = &worker->pool->setup;
@@ -210,12 +210,8 @@ static vit_status warm_up(struct worker *worker, size_t model, vit_error *err)
     float *logits = floats(info->classes ? info->classes : 1);
     if (!pixels || !logits)
         status = fail(err, VIT_ERR_NO_MEMORY, "out of memory");
-    for (size_t i = 0; i < setup->max_batch; i++)
-        worker->items[i] = (vit_item){.pixels = pixels, .logits = logits};
     if (status == VIT_OK)
-        status = vit_session_run(worker->sessions[model], worker->items, setup->max_batch, err);
-    if (status == VIT_OK)
-        status = vit_session_run(worker->sessions[model], worker->items, 1, err);
+        status = vit_session_run(worker->sessions[model], &(vit_item){.pixels = pixels, .logits = logits}, 1, err);
     free(pixels);
     free(logits);
     return status;

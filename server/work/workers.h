@@ -23,8 +23,8 @@ struct workers_setup {
     size_t max_pixels;
 };
 
-/* Starts the threads and returns when each has allocated its sessions and run every model once at the largest batch
- * and once at 1. On failure every thread has ended; the queue is closed. */
+/* Starts the threads and returns when each has allocated its sessions and run every model once. On failure every
+ * thread has ended; the queue is closed. */
 vit_status workers_start(struct workers **workers, const struct workers_setup *setup, vit_error *err);
 
 /* Closes the queue, serves what waits in it, joins and frees. Accepts NULL. */
