@@ -8,6 +8,7 @@ DESTDIR    ?=
 BUILD      ?= build
 CC         ?= gcc
 PORT       ?= 8080
+JOBS       := -j$(shell nproc 2>/dev/null || echo 1)
 
 WARNINGS   := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2
 OPT        ?= -O3
@@ -87,14 +88,14 @@ deps:  ## install the Debian packages that building and testing need, if any is 
 
 run:  ## install what is missing, build, and serve the bundled model on 127.0.0.1:8080
 	$(call install_missing,$(DEB_BUILD))
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory $(JOBS) all
 	$(BUILD)/vitd serve --port $(PORT)
 
 test:  ## install what is missing, build, and run every test
 	@$(MAKE) --no-print-directory deps
-	@$(MAKE) --no-print-directory $(BUILD)/vitd check-suites
+	@$(MAKE) --no-print-directory $(JOBS) check-suites
 
-.PHONY: check-suites check-fuzz
+.PHONY: check-suites
 check-suites: $(TEST_BIN) $(FUZZ_BIN) $(BUILD)/vitd
 	@tests/run.sh $(BUILD)
 
@@ -112,12 +113,12 @@ SANITIZE_ENV := OPENBLAS_NUM_THREADS=1 VITD_SANITIZED=1
 asan:  ## the tests under AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) --no-print-directory deps
 	@$(SANITIZE_ENV) $(MAKE) --no-print-directory BUILD=$(BUILD)-asan CFLAGS="-O1 -g -fno-omit-frame-pointer \
-		-fsanitize=address,undefined -fno-sanitize-recover=all" $(BUILD)-asan/vitd check-suites
+		-fsanitize=address,undefined -fno-sanitize-recover=all" $(JOBS) check-suites
 
 tsan:  ## the tests under ThreadSanitizer
 	@$(MAKE) --no-print-directory deps
 	@$(SANITIZE_ENV) $(MAKE) --no-print-directory BUILD=$(BUILD)-tsan CFLAGS="-O1 -g -fno-omit-frame-pointer \
-		-fsanitize=thread" $(BUILD)-tsan/vitd check-suites
+		-fsanitize=thread" $(JOBS) check-suites
 
 SECONDS_EACH ?= 60
 fuzz:  ## fuzz each parser for SECONDS_EACH (60) seconds with clang's libFuzzer (needs clang)

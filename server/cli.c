@@ -213,9 +213,9 @@ static int check_models(const struct request *request)
 
 static bool is_model(const char *folder)
 {
-    char path[PATH_MAX + 32];
-    snprintf(path, sizeof path, "%s/config.json", folder);
-    return access(path, R_OK) == 0;
+    char path[PATH_MAX];
+    const int length = snprintf(path, sizeof path, "%s/config.json", folder);
+    return length > 0 && (size_t)length < sizeof path && access(path, R_OK) == 0;
 }
 
 /* The folder of this executable, or "". */

@@ -54,7 +54,8 @@ struct histogram {
 };
 
 struct model_metrics {
-    char *name, *info;
+    char *name;
+    _Atomic(char *) info; /* set once, when the model is open */
     atomic_uint_fast64_t images;
     atomic_uint_fast64_t requests[MAX_ROUTES][CODE_COUNT];
     struct histogram batch, durations[DURATION_COUNT];
@@ -126,7 +127,7 @@ void metrics_free(struct metrics *metrics)
         return;
     for (size_t i = 0; i <= metrics->model_count; i++) {
         free(metrics->models[i].name);
-        free(metrics->models[i].info);
+        free(atomic_load(&metrics->models[i].info));
     }
     free(metrics);
 }
@@ -139,8 +140,9 @@ static struct model_metrics *slot(struct metrics *metrics, int model)
 void metrics_set_model_info(struct metrics *metrics, int model, const char *labels)
 {
     struct model_metrics *entry = slot(metrics, model);
-    free(entry->info);
-    entry->info = strdup(labels);
+    char *copy = strdup(labels), *none = NULL;
+    if (copy && !atomic_compare_exchange_strong(&entry->info, &none, copy))
+        free(copy);
 }
 
 /* ---- updates ---- */
@@ -296,7 +298,7 @@ static void put_models(FILE *out, const struct metrics *metrics)
     }
     describe(out, "vitd_model_info", "gauge", "The models served.");
     for (size_t i = 0; i < metrics->model_count; i++) {
-        const char *info = metrics->models[i].info;
+        const char *info = atomic_load(&metrics->models[i].info);
         fputs("vitd_model_info{", out);
         put_model_label(out, &metrics->models[i]);
         fprintf(out, "%s%s} 1\n", info && *info ? "," : "", info ? info : "");

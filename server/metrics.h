@@ -25,7 +25,8 @@ enum metrics_duration { DURATION_REQUEST, DURATION_QUEUE, DURATION_PREPROCESS, D
 struct metrics *metrics_create(const char *const *model_names, size_t models);
 void metrics_free(struct metrics *metrics);
 
-/* Text for `vitd_model_info{model="...",<labels>} 1`, e.g. `architecture="vit",dtype="fp32"`; before threads start. */
+/* Text for `vitd_model_info{model="...",<labels>} 1`, e.g. `architecture="vit",dtype="fp32"`; the
+ * first call for a model counts. */
 void metrics_set_model_info(struct metrics *metrics, int model, const char *labels);
 
 /* route is one of the route table's names (a string literal, compared by content; at most 32 different ones). */

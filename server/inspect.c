@@ -1,0 +1,76 @@
+/* inspect.c - `vitd inspect DIR`: what a model folder holds, and whether vitd can run it. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "server/cli.h"
+#include "server/commands.h"
+#include "server/log.h"
+#include "vit.h"
+
+static const char *const filters[] = {
+    [VIT_FILTER_NEAREST] = "nearest", [VIT_FILTER_BOX] = "box",         [VIT_FILTER_BILINEAR] = "bilinear",
+    [VIT_FILTER_HAMMING] = "hamming", [VIT_FILTER_BICUBIC] = "bicubic", [VIT_FILTER_LANCZOS] = "lanczos",
+};
+
+static void print_preprocessing(const vit_preprocess *p)
+{
+    printf("preprocessing   ");
+    if (p->resize == VIT_RESIZE_EXACT)
+        printf("resize to %zux%zu (%s), ", p->resize_width, p->resize_height, filters[p->filter]);
+    else if (p->resize == VIT_RESIZE_SHORTEST_EDGE)
+        printf("resize the shorter side to %zu (%s), ", p->resize_height, filters[p->filter]);
+    else if (p->resize == VIT_RESIZE_LONGEST_EDGE)
+        printf("fit into %zux%zu (%s), ", p->resize_width, p->resize_height, filters[p->filter]);
+    if (p->crop != VIT_CROP_NONE)
+        printf("crop the centre %zux%zu, ", p->width, p->height);
+    printf("mean %.4g %.4g %.4g, deviation %.4g %.4g %.4g\n", (double)p->mean[0], (double)p->mean[1],
+           (double)p->mean[2], (double)p->std[0], (double)p->std[1], (double)p->std[2]);
+}
+
+static void print_labels(const vit_model *model, size_t classes)
+{
+    char label[64];
+    printf("classes         %zu:", classes);
+    for (size_t i = 0; i < classes && i < 4; i++)
+        printf("%s %s", i > 0 ? "," : "", log_clean(label, sizeof label, vit_model_label(model, i)));
+    puts(classes > 4 ? ", ..." : "");
+}
+
+static void print_model(const vit_model *model, double flops)
+{
+    const vit_model_info *info = vit_model_describe(model);
+    printf("architecture    %s (%s layout)\n", info->architecture, info->layout);
+    printf("input           %zux%zu pixels, patches of %zu, %zu tokens\n", info->image_width, info->image_height,
+           info->patch_size, info->tokens);
+    printf("size            %zu layers, width %zu, %zu heads, MLP %zu; %.1f million parameters\n", info->layers,
+           info->width, info->heads, info->mlp_width, (double)info->parameters / 1e6);
+    printf("cost            %.2f GFLOP per image\n", flops / 1e9);
+    printf("weights         stored as %s, computed in %s: %.1f MB\n", info->stored_dtype, info->dtype,
+           4 * (double)info->parameters / 1e6);
+    printf("head            pooling %s, activation %s, embedding of %zu\n", info->pooling, info->activation,
+           info->embedding_width);
+    print_preprocessing(info->preprocess);
+    print_labels(model, info->classes);
+    printf("explanations    attention=raw\n");
+    printf("vitd can run this model.\n");
+}
+
+int command_inspect(const struct cli *cli)
+{
+    vit_error err = {""};
+    vit_model *model = NULL;
+    vit_session *session = NULL;
+    double flops = 0, seconds = 0;
+    vit_status status = vit_model_open(&model, cli->operands[0], &err);
+    if (status == VIT_OK)
+        status = vit_session_create(&session, model, 1, &err);
+    if (status == VIT_OK)
+        status = vit_session_gemm_floor(session, 1, &flops, &seconds, &err);
+    if (status == VIT_OK)
+        print_model(model, flops);
+    else
+        fprintf(stderr, "vitd cannot run this model: %s\n", err.message);
+    vit_session_free(session);
+    vit_model_free(model);
+    return status == VIT_OK ? EXIT_SUCCESS : EXIT_RUNTIME;
+}
