@@ -58,7 +58,7 @@ static vit_status refuse_type(const struct format *format, const uint8_t *bytes,
     for (size_t i = 0; i < length && i < 4; i++)
         snprintf(first + 3 * i, 4, "%02X%s", bytes[i], i + 1 < length && i < 3 ? " " : "");
     return vit_error_set(err, VIT_ERR_IMAGE_TYPE,
-                         "%s%snot a JPEG, PNG or BMP (first bytes %s): send the image as one of these",
+                         "%s%snot a JPEG, PNG or BMP (first bytes %s): convert the image to one of these",
                          format != NULL ? format->name : "", format != NULL ? ", " : "", first);
 }
 
