@@ -25,7 +25,7 @@ BASE_FLAGS   := -std=gnu11 -D_GNU_SOURCE -I. -Iinclude $(WARNINGS) -MMD -MP -pth
 INCLUDES      = $(call pkg,--cflags,$(ENGINE_PKGS) $(SERVER_PKGS))
 ENGINE_LIBS   = $(call pkg,--libs,$(ENGINE_PKGS)) -lm
 SERVER_LIBS   = $(call pkg,--libs,$(SERVER_PKGS)) $(ENGINE_LIBS)
-VERSION_FLAGS := -DVITD_VERSION='"$(VERSION)"' -DVITD_MODEL_DIR='"$(PREFIX)/share/vitd/models"'
+VERSION_FLAGS := -DVITD_VERSION='"$(VERSION)"'
 
 ENGINE_SRC := $(sort $(wildcard engine/*/*.c engine/*/*/*.c))
 SERVER_SRC := $(sort $(wildcard server/*.c server/*/*.c))

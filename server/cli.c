@@ -17,9 +17,6 @@
 #ifndef VITD_VERSION
 #define VITD_VERSION "unknown"
 #endif
-#ifndef VITD_MODEL_DIR
-#define VITD_MODEL_DIR "/usr/local/share/vitd/models"
-#endif
 #define BUNDLED_MODEL "vit-tiny-64"
 
 enum { DEFAULT_TOP_K = 5, MAX_TOP_K = 1000000 };
@@ -229,20 +226,20 @@ static void own_folder(char folder[PATH_MAX])
         *slash = '\0';
 }
 
-/* Where it was installed, beside where it was installed (a moved prefix), and in the source tree. */
+/* Beside the executable: under the prefix it was installed to, or in the source tree. */
 static bool add_bundled_model(struct config *config, struct config_error *error)
 {
-    char own[PATH_MAX], folders[3][PATH_MAX + 64];
+    static const char *const places[] = {"../share/vitd/models", "../config/models"};
+    char own[PATH_MAX], folder[PATH_MAX + 64];
     own_folder(own);
-    snprintf(folders[0], sizeof folders[0], "%s/%s", VITD_MODEL_DIR, BUNDLED_MODEL);
-    snprintf(folders[1], sizeof folders[1], "%s/../share/vitd/models/%s", own, BUNDLED_MODEL);
-    snprintf(folders[2], sizeof folders[2], "%s/../config/models/%s", own, BUNDLED_MODEL);
-    for (size_t i = 0; i < 3; i++)
-        if (is_model(folders[i]))
-            return config_put_model(config, BUNDLED_MODEL, folders[i], NULL, error);
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        snprintf(folder, sizeof folder, "%s/%s/%s", own, places[i], BUNDLED_MODEL);
+        if (is_model(folder))
+            return config_put_model(config, BUNDLED_MODEL, folder, NULL, error);
+    }
     snprintf(error->message, sizeof error->message,
-             "no model is configured, and the bundled one is neither in %.120s nor in %.200s; give --model DIR",
-             folders[0], folders[2]);
+             "no model is configured, and the bundled one is neither in %.120s/%s nor in ../config/models; "
+             "give --model DIR", own, places[0]);
     return false;
 }
 

@@ -82,6 +82,8 @@ static char *read_text(const char *path, size_t *length, struct config_error *er
 static bool fail_syntax(const struct loader *loader, const char *at)
 {
     char what[160];
+    if (at > loader->text && (at[-1] == '}' || at[-1] == ']'))
+        at--; /* where a member was expected, cJSON points behind what it found */
     while (*at != '\0' && (unsigned char)*at <= ' ')
         at++;
     const int length = (int)strcspn(at, " \t\r\n");

@@ -65,6 +65,13 @@ static pid_t spawn(const char *binary, const char *const *arguments, int log_fd)
     return pid;
 }
 
+/* The last of a log, short enough for a Check message. */
+static const char *tail(const char *log)
+{
+    const size_t length = strlen(log);
+    return length > 3000 ? log + length - 3000 : log;
+}
+
 /* The port in "listening on http://127.0.0.1:PORT", or 0. */
 static int port_in(const char *log)
 {
@@ -93,8 +100,8 @@ struct daemon daemon_start(const char *config, const char *const *arguments)
     const double start = test_clock();
     while (daemon.port == 0) {
         char *log = daemon_log(&daemon);
-        ck_assert_msg(waitpid(daemon.pid, NULL, WNOHANG) == 0, "vitd ended at start: %s", log);
-        ck_assert_msg(test_clock() - start < START_SECONDS, "vitd is not ready: %s", log);
+        ck_assert_msg(waitpid(daemon.pid, NULL, WNOHANG) == 0, "vitd ended at start: %s", tail(log));
+        ck_assert_msg(test_clock() - start < START_SECONDS, "vitd is not ready: %s", tail(log));
         daemon.port = port_in(log);
         free(log);
         sleep_ms(5);
@@ -124,7 +131,7 @@ double daemon_stop(struct daemon *daemon)
     ck_assert_int_eq(kill(daemon->pid, SIGTERM), 0);
     int status = daemon_wait(daemon);
     char *log = daemon_log(daemon);
-    ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "wait status %d, log: %s", status, log);
+    ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "wait status %d, log: %s", status, tail(log));
     free(log);
     close(daemon->log_fd);
     unlink(daemon->log_path);

@@ -57,7 +57,7 @@ if command -v shellcheck >/dev/null; then
 fi
 if command -v cppcheck >/dev/null; then
     cppcheck --quiet --error-exitcode=1 --enable=warning,performance,portability --inline-suppr --std=c11 \
-        --suppress=missingIncludeSystem -I. -Iinclude -D__x86_64__ -DVITD_VERSION='""' -DVITD_MODEL_DIR='""' \
+        --suppress=missingIncludeSystem -I. -Iinclude -D__x86_64__ -DVITD_VERSION='""' \
         -DLANES=8 engine server || failed=1
 fi
 [ "$failed" -eq 0 ] && echo "lint: clean"

@@ -11,7 +11,7 @@ for target in tests/fuzz/fuzz_*.c; do
     corpus=$BUILD/fuzz/corpus-${name#fuzz_}
     mkdir -p "$corpus"
     # shellcheck disable=SC2086 # lists of flags and files
-    clang -g -O1 -std=gnu11 -D_GNU_SOURCE -DVITD_VERSION='"fuzz"' -DVITD_MODEL_DIR='""' \
+    clang -g -O1 -std=gnu11 -D_GNU_SOURCE -DVITD_VERSION='"fuzz"' \
         -fsanitize=fuzzer,address,undefined -I. -Iinclude $INCLUDES "$target" $sources $LIBS -o "$BUILD/fuzz/$name"
     "$BUILD/fuzz/$name" -max_total_time="$seconds" -rss_limit_mb=2048 -timeout=10 \
         -artifact_prefix="$BUILD/fuzz/" "$corpus" "tests/fuzz/corpus-${name#fuzz_}"
