@@ -99,7 +99,6 @@ static void *loader_main(void *argument)
     pthread_setname_np(pthread_self(), "vitd-loader");
     bool loaded = load(daemon);
     if (loaded) {
-        daemon->service.registry = &daemon->registry;
         daemon->service.queue = daemon->queue;
         atomic_store(&daemon->service.ready, true);
         log_info("listening on http://%s (ready in %.0f ms)", http_address(daemon->http),
@@ -212,6 +211,7 @@ int command_serve(const struct cli *cli)
     vit_blas_init();
     log_machine();
     daemon.service.config = daemon.config;
+    daemon.service.registry = &daemon.registry;
     daemon.service.metrics = create_metrics(daemon.config);
     if (!daemon.service.metrics) {
         log_error("out of memory");

@@ -12,10 +12,10 @@
 struct service {
     const struct config *config;
     struct metrics *metrics;
-    atomic_bool ready;    /* set once, after registry and queue */
-    atomic_bool draining; /* set once */
-    struct registry *registry;
-    struct queue *queue;
+    atomic_bool ready;         /* set once, after the registry is filled and the queue is there */
+    atomic_bool draining;      /* set once */
+    struct registry *registry; /* its entries: only when ready */
+    struct queue *queue;       /* only when ready */
 };
 
 #endif
