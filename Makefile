@@ -109,7 +109,8 @@ $(BUILD)/tests/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(SERVER_LIB) $(B
 	@mkdir -p $(@D)
 	$(CC) $(BASE_FLAGS) $(INCLUDES) $(CFLAGS) $(EXTRA) $(LDFLAGS) $^ $(SERVER_LIBS) -o $@
 
-SANITIZE_ENV := OPENBLAS_NUM_THREADS=1 VITD_SANITIZED=1
+# TSan sleeps a second at exit by default; a test times the exit
+SANITIZE_ENV := OPENBLAS_NUM_THREADS=1 VITD_SANITIZED=1 TSAN_OPTIONS=atexit_sleep_ms=0
 asan:  ## the tests under AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer
 	@$(MAKE) --no-print-directory deps
 	@$(SANITIZE_ENV) $(MAKE) --no-print-directory BUILD=$(BUILD)-asan CFLAGS="-O1 -g -fno-omit-frame-pointer \

@@ -94,7 +94,8 @@ static const char classify_help[] =
     "\n"
     "Prints the most probable classes of each image file (- is standard input).\n"
     "Exits with 1 if any image could not be classified.\n"
-    "\n" MODEL_HELP "  --top-k N           classes per image, 0 for all (default 5)\n" CONFIG_HELP DTYPE_HELP HELP_HELP;
+    "\n" MODEL_HELP "  --top-k N           classes per image, 0 for all (default 5)\n" CONFIG_HELP DTYPE_HELP
+    HELP_HELP;
 
 static const char inspect_help[] =
     "usage: vitd inspect DIR\n"
@@ -107,7 +108,8 @@ static const char bench_help[] =
     "Measures the engine on this machine: time per image and how near that is to the time\n"
     "that the same matrix products take in OpenBLAS with nothing between them.\n"
     "\n" MODEL_HELP "  --image FILE        also measure decode + preprocess + forward on this image\n"
-    "  --threads N         most threads to measure, 0 for one per usable CPU (default 0)\n" CONFIG_HELP DTYPE_HELP HELP_HELP;
+    "  --threads N         most threads to measure, 0 for one per usable CPU (default 0)\n" CONFIG_HELP
+    DTYPE_HELP HELP_HELP;
 
 static const struct command commands[] = {
     {"serve", command_serve, COMMON_OPTIONS | BIT(ADDRESS) | BIT(PORT) | BIT(THREADS), 0, 0, NULL, CONFIG_MAX_MODELS,

@@ -31,7 +31,8 @@ static bool fail(const struct loader *loader, const char *key, const char *forma
     char *message = loader->error->message;
     const size_t size = sizeof loader->error->message;
     struct json_place place = json_locate(loader->text, loader->position, loader->depth);
-    size_t length = (size_t)snprintf(message, size / 2, "%s:%zu: ", loader->path, json_line(loader->text, place.start));
+    const size_t line = json_line(loader->text, place.start);
+    size_t length = (size_t)snprintf(message, size / 2, "%s:%zu: ", loader->path, line);
     if (length >= size / 2)
         length = size / 2 - 1;
     if (*key != '\0')
@@ -69,7 +70,8 @@ static char *read_text(const char *path, size_t *length, struct config_error *er
         *length = fread(text, 1, MAX_BYTES + 1, file);
         text[*length] = '\0';
         if (ferror(file) || *length > MAX_BYTES) {
-            fail_file(error, path, ferror(file) ? strerror(errno) : "found more than 1 MiB, allowed is up to 1 MiB");
+            fail_file(error, path,
+                      ferror(file) ? strerror(errno) : "found more than 1 MiB, allowed is up to 1 MiB");
             free(text);
             text = NULL;
         }
@@ -145,10 +147,12 @@ static bool load_scalar(const struct loader *loader, const struct config_key *ke
     if (key->is_number ? !cJSON_IsNumber(value) : !cJSON_IsString(value))
         return fail(loader, key->name, "found %s, allowed is %s", found(loader, value, text), key->allowed);
     const char *written = key->is_number ? found(loader, value, text) : value->valuestring;
-    return config_set(loader->config, key->name, written, &error) || fail(loader, key->name, "%s", error.message);
+    return config_set(loader->config, key->name, written, &error) ||
+           fail(loader, key->name, "%s", error.message);
 }
 
-static bool string_member(const struct loader *loader, const char *prefix, const cJSON *value, const char **field)
+static bool string_member(const struct loader *loader, const char *prefix, const cJSON *value,
+                          const char **field)
 {
     char key[KEY_BYTES], text[64];
     snprintf(key, sizeof key, "%.90s.%.30s", prefix, value->string);
@@ -186,7 +190,8 @@ static bool load_model(struct loader *loader, const char *prefix, const cJSON *o
                              : strcmp(member->string, "dtype") == 0 ? &dtype
                                                                     : NULL;
         if (field == NULL)
-            return fail(loader, prefix, "found the key \"%.60s\", allowed is name, path, dtype", member->string);
+            return fail(loader, prefix, "found the key \"%.60s\", allowed is name, path, dtype",
+                        member->string);
         if (!string_member(loader, prefix, member, field))
             return false;
     }
@@ -241,7 +246,8 @@ static void list_names(const struct config *config, const char *prefix, char *li
         const size_t part = strcspn(name, ".");
         if (length >= part && strncmp(list + length - part, name, part) == 0)
             continue; /* a section's next key */
-        length += (size_t)snprintf(list + length, size - length, "%s%.*s", length > 0 ? ", " : "", (int)part, name);
+        length += (size_t)snprintf(list + length, size - length, "%s%.*s", length > 0 ? ", " : "", (int)part,
+                                   name);
     }
 }
 
@@ -269,9 +275,10 @@ static bool load_member(struct loader *loader, const char *prefix, const cJSON *
 {
     char name[KEY_BYTES], text[256];
     struct config_key key;
-    const bool top = *prefix == '\0', fits = snprintf(name, sizeof name, "%s%s", prefix, member->string) < KEY_BYTES;
+    const bool fits = snprintf(name, sizeof name, "%s%s", prefix, member->string) < KEY_BYTES;
     const bool dotted = strchr(member->string, '.') != NULL; /* "listen.port" is {"listen": {"port"}} */
-    const bool is_models = top && strcmp(name, "models") == 0, section = top && !dotted && is_section(loader->config, name);
+    const bool top = *prefix == '\0', is_models = top && strcmp(name, "models") == 0;
+    const bool section = top && !dotted && is_section(loader->config, name);
     const bool scalar = fits && !dotted && find_key(loader->config, name, &key);
     if (!is_models && !section && !scalar) {
         list_names(loader->config, prefix, text, sizeof text);

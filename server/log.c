@@ -80,13 +80,15 @@ typedef size_t escape_function(char piece[8], const unsigned char *p, bool quote
 /* text, escaped, into out; cut to fit size, then ending in "...". */
 static size_t escape(char *out, size_t size, const char *text, escape_function *function, bool quoted)
 {
-    size_t length = 0;
+    size_t length = 0, cut = 0; /* cut: the last end of a piece that leaves room for "..." */
     char piece[8];
     for (const unsigned char *p = (const unsigned char *)text; *p != '\0';) {
         p += function(piece, p, quoted);
-        if (length + strlen(piece) + (*p != '\0' ? 3 : 0) >= size) {
-            memcpy(out + length, "...", 4);
-            return length + 3;
+        if (length + 3 < size)
+            cut = length;
+        if (length + strlen(piece) >= size) {
+            memcpy(out + cut, "...", 4);
+            return cut + 3;
         }
         memcpy(out + length, piece, strlen(piece));
         length += strlen(piece);

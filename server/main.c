@@ -30,7 +30,8 @@ static void prepare_blas_environment(char **argv)
     const bool threads_are_right = threads != NULL && strcmp(threads, "1") == 0;
     if ((threads_are_right || sysconf(_SC_NPROCESSORS_CONF) == 1) && core == NULL)
         return;
-    if (setenv("OPENBLAS_NUM_THREADS", "1", 1) != 0 || (core != NULL && setenv("OPENBLAS_CORETYPE", core, 1) != 0))
+    if (setenv("OPENBLAS_NUM_THREADS", "1", 1) != 0 ||
+        (core != NULL && setenv("OPENBLAS_CORETYPE", core, 1) != 0))
         return;
     execv("/proc/self/exe", argv);
 }
