@@ -1,0 +1,186 @@
+/* test_queue.c - the scheduling policy, on one thread and without an engine: what queue_take() gives, in what order. */
+#include <check.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "server/work/queue.h"
+
+enum { MAX_BATCH = 4, CAPACITY = 10 };
+
+static struct queue *make(int64_t delay_us)
+{
+    struct queue *queue = queue_create(&(struct queue_limits){
+        .models = 2, .workers = 1, .max_batch = MAX_BATCH, .max_delay_us = delay_us, .capacity = CAPACITY});
+    ck_assert_ptr_nonnull(queue);
+    return queue;
+}
+
+static struct job *push(struct queue *queue, size_t model, size_t images)
+{
+    struct job *job = job_create(NULL, 0, images);
+    job->model = model;
+    ck_assert(queue_reserve(queue, images));
+    queue_push(queue, job);
+    return job;
+}
+
+/* Takes an image that must be to decode, and makes it ready. */
+static struct job_image *decode_one(struct queue *queue, int64_t ready_us)
+{
+    struct job_image *images[MAX_BATCH];
+    size_t count;
+    ck_assert_int_eq(queue_take(queue, images, &count), QUEUE_DECODE);
+    ck_assert_uint_eq(count, 1);
+    images[0]->ready_us = ready_us;
+    queue_ready(queue, images[0]);
+    return images[0];
+}
+
+static void assert_runs(struct queue *queue, size_t count, const struct job_image *first)
+{
+    struct job_image *images[MAX_BATCH];
+    size_t got;
+    ck_assert_int_eq(queue_take(queue, images, &got), QUEUE_RUN);
+    ck_assert_uint_eq(got, count);
+    ck_assert_ptr_eq(images[0], first);
+}
+
+START_TEST(test_full_batch_goes_before_decoding)
+{
+    struct queue *queue = make(1000000);
+    struct job *job = push(queue, 0, 5);
+    for (int i = 0; i < MAX_BATCH; i++)
+        ck_assert_ptr_eq(decode_one(queue, job_clock_us()), &job->images[i]);
+    assert_runs(queue, MAX_BATCH, &job->images[0]);
+    decode_one(queue, job_clock_us());
+    assert_runs(queue, 1, &job->images[4]);
+    ck_assert_uint_eq(queue_depth(queue), 0);
+    job_free(job);
+    queue_free(queue);
+}
+END_TEST
+
+START_TEST(test_partial_batch_waits_for_decoding_only_so_long)
+{
+    struct queue *queue = make(1000000);
+    struct job *job = push(queue, 0, 3);
+    decode_one(queue, job_clock_us());           /* young: decode on */
+    decode_one(queue, job_clock_us() - 2000000); /* the oldest decides, and it is young still */
+    decode_one(queue, job_clock_us());
+    assert_runs(queue, 3, &job->images[0]); /* nothing left to decode: at once */
+    struct job *late = push(queue, 0, 2);
+    decode_one(queue, job_clock_us() - 2000000);
+    assert_runs(queue, 1, &late->images[0]); /* waited too long, though one is left to decode */
+    decode_one(queue, job_clock_us());
+    assert_runs(queue, 1, &late->images[1]);
+    job_free(job);
+    job_free(late);
+    queue_free(queue);
+}
+END_TEST
+
+START_TEST(test_batch_holds_one_model)
+{
+    struct queue *queue = make(1000000);
+    struct job *a = push(queue, 0, 2), *b = push(queue, 1, 2);
+    const int64_t now = job_clock_us();
+    for (int i = 0; i < 4; i++)
+        decode_one(queue, now + (i < 2 ? 10 : 0)); /* model 1 has waited longer */
+    assert_runs(queue, 2, &b->images[0]);
+    assert_runs(queue, 2, &a->images[0]);
+    job_free(a);
+    job_free(b);
+    queue_free(queue);
+}
+END_TEST
+
+START_TEST(test_capacity_is_counted_in_images)
+{
+    struct queue *queue = make(0);
+    struct job *job = push(queue, 0, CAPACITY - 1);
+    ck_assert(!queue_reserve(queue, 2));
+    ck_assert_uint_eq(queue_depth(queue), CAPACITY - 1);
+    ck_assert(queue_reserve(queue, 1));
+    ck_assert(!queue_reserve(queue, 1));
+    queue_unreserve(queue, 1);
+    struct job_image *images[MAX_BATCH];
+    size_t count;
+    for (int i = 0; i < CAPACITY - 1; i++) { /* dropped images free their room */
+        ck_assert_int_eq(queue_take(queue, images, &count), QUEUE_DECODE);
+        queue_dropped(queue);
+    }
+    ck_assert_uint_eq(queue_depth(queue), 0);
+    ck_assert(queue_reserve(queue, CAPACITY));
+    queue_unreserve(queue, CAPACITY);
+    job_free(job);
+    queue_free(queue);
+}
+END_TEST
+
+START_TEST(test_close_drains_and_stops)
+{
+    struct queue *queue = make(0);
+    struct job *job = push(queue, 0, 1);
+    struct job_image *images[MAX_BATCH];
+    size_t count;
+    queue_close(queue);
+    decode_one(queue, job_clock_us());
+    assert_runs(queue, 1, &job->images[0]);
+    ck_assert_int_eq(queue_take(queue, images, &count), QUEUE_STOP);
+    job_free(job);
+    queue_free(queue);
+}
+END_TEST
+
+static void *taker(void *context)
+{
+    struct job_image *images[MAX_BATCH];
+    size_t count;
+    return (void *)(intptr_t)queue_take(context, images, &count);
+}
+
+START_TEST(test_take_sleeps_until_closed)
+{
+    struct queue *queue = make(0);
+    pthread_t thread;
+    void *work = NULL;
+    ck_assert_int_eq(pthread_create(&thread, NULL, taker, queue), 0);
+    usleep(50000);
+    queue_close(queue);
+    pthread_join(thread, &work);
+    ck_assert_int_eq((int)(intptr_t)work, QUEUE_STOP);
+    queue_free(queue);
+}
+END_TEST
+
+START_TEST(test_retry_after_follows_the_cost)
+{
+    struct queue *queue = make(0);
+    ck_assert_uint_eq(queue_retry_after(queue), 1);
+    queue_record_cost(queue, 2.0);
+    ck_assert(queue_reserve(queue, 5));
+    ck_assert_uint_eq(queue_retry_after(queue), 10);
+    queue_unreserve(queue, 5);
+    queue_free(queue);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("queue");
+    TCase *tests = tcase_create("all");
+    tcase_add_test(tests, test_full_batch_goes_before_decoding);
+    tcase_add_test(tests, test_partial_batch_waits_for_decoding_only_so_long);
+    tcase_add_test(tests, test_batch_holds_one_model);
+    tcase_add_test(tests, test_capacity_is_counted_in_images);
+    tcase_add_test(tests, test_close_drains_and_stops);
+    tcase_add_test(tests, test_take_sleeps_until_closed);
+    tcase_add_test(tests, test_retry_after_follows_the_cost);
+    suite_add_tcase(suite, tests);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
