@@ -191,7 +191,7 @@ static void put_job(struct strbuf *out, const struct registry_entry *model, cons
             put(out, model, image, query);
             strbuf_add(out, "}", 1);
         } else {
-            struct problem problem;
+            struct problem problem = {0};
             reply_image_problem(image, max_pixels, &problem);
             reply_error(out, &problem);
         }
