@@ -383,6 +383,18 @@ START_TEST(test_ambiguous_framing_is_refused)
 }
 END_TEST
 
+START_TEST(test_missing_length_answers_411)
+{
+    const char *text = "POST /classify HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    struct daemon daemon = daemon_start(NULL, small_model);
+    char *answer = raw_exchange(&daemon, text, strlen(text));
+    ck_assert_msg(strncmp(answer, "HTTP/1.1 411 ", 13) == 0, "%.500s", answer);
+    ck_assert_ptr_nonnull(strstr(answer, "\"code\":\"length_required\""));
+    free(answer);
+    daemon_stop(&daemon);
+}
+END_TEST
+
 START_TEST(test_refusal_comes_before_the_body)
 {
     const char *text = "POST /classify HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999999\r\nExpect: 100-continue\r\n\r\n";
@@ -777,7 +789,7 @@ int main(void)
                                            test_multipart_answers_in_order, test_models_and_probes, test_metrics_count,
                                            test_photographs_equal_transformers};
     const TTest *const refusals[] = {test_errors_say_what_to_do, test_ambiguous_framing_is_refused,
-                                            test_refusal_comes_before_the_body, test_chunked_upload_works,
+                                            test_missing_length_answers_411, test_refusal_comes_before_the_body, test_chunked_upload_works,
                                             test_slow_clients_are_ended, test_clients_that_leave_do_no_harm};
     const TTest *const load[] = {test_64_clients_with_broken_uploads, test_full_queue_answers_429,
                                         test_deadline_answers_504, test_sigterm_under_load_loses_nothing,

@@ -164,6 +164,7 @@ static enum MHD_Result begin(struct request *request, const char *method, const 
         return MHD_NO;
     request->stage = STAGE_BODY;
     check_framing(request, &walk, method, version);
+    request->length_known = walk.framing.lengths || walk.framing.encodings;
     request->declared_length = walk.framing.encodings ? UINT64_MAX : walk.framing.content_length;
     bool now = request->problem.status != 0;
     if (!now)

@@ -38,6 +38,7 @@ struct request {
     int64_t start_us;
     enum { STAGE_HEADER, STAGE_BODY, STAGE_WORKING, STAGE_WORKED, STAGE_REPLIED } stage;
 
+    bool length_known;         /* there is a Content-Length, or the body is chunked */
     uint64_t declared_length;  /* Content-Length, or UINT64_MAX when the body is chunked */
     uint8_t *body;             /* owned, until it moves into a job */
     size_t body_length, body_capacity;

@@ -115,6 +115,11 @@ void routes_admit(struct request *request)
         request->retry_after = 1;
         return;
     }
+    if (route->takes_body && !request->length_known) {
+        problem_set(&request->problem, 411, "length_required",
+                    "there is no body: send an image, with Content-Length or Transfer-Encoding: chunked");
+        return;
+    }
     size_t limit = (size_t)service->config->limits.max_body_bytes;
     if (request->declared_length != UINT64_MAX && request->declared_length > limit) {
         problem_set(&request->problem, 413, "body_too_large", "the body is larger than limits.max_body_bytes, %zu",
