@@ -15,6 +15,9 @@ OPT        ?= -O3
 CFLAGS     ?= $(OPT) -g -fstack-protector-strong -D_FORTIFY_SOURCE=2
 LDFLAGS    ?= -Wl,-z,relro,-z,now
 EXTRA      ?=
+ISA        :=
+# make V=1 shows whole commands
+Q          := $(if $(V),,@)
 
 ENGINE_PKGS := openblas libcjson libjpeg zlib
 SERVER_PKGS := libmicrohttpd
@@ -48,22 +51,25 @@ all: $(BUILD)/vitd $(BUILD)/libvit.a  ## build build/vitd and build/libvit.a (in
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
-	@echo "Variables: PREFIX, DESTDIR, BUILD, OPT, CC, PORT (for make run)."
+	@echo "Variables: PREFIX, DESTDIR, BUILD, OPT, CC, PORT (for make run), V=1 (show commands)."
 
 # The vector kernels are compiled for their instruction set and chosen at run time.
-$(BUILD)/engine/math/kernels/avx2.o: EXTRA += -mavx2 -mfma
-$(BUILD)/engine/math/kernels/avx512.o: EXTRA += -mavx512f -mprefer-vector-width=512
+$(BUILD)/engine/math/kernels/avx2.o: ISA := -mavx2 -mfma
+$(BUILD)/engine/math/kernels/avx512.o: ISA := -mavx512f -mprefer-vector-width=512
 
 $(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(BASE_FLAGS) $(VERSION_FLAGS) $(INCLUDES) $(CFLAGS) $(EXTRA) -c $< -o $@
+	@echo "  CC    $<"
+	$(Q)$(CC) $(BASE_FLAGS) $(VERSION_FLAGS) $(INCLUDES) $(CFLAGS) $(ISA) $(EXTRA) -c $< -o $@
 
 $(BUILD)/libvit.a: $(ENGINE_OBJ)
 	@rm -f $@
-	$(AR) rcs $@ $^
+	@echo "  AR    $@"
+	$(Q)$(AR) rcs $@ $^
 
 $(BUILD)/vitd: $(SERVER_OBJ) $(BUILD)/libvit.a
-	$(CC) -pthread $(CFLAGS) $(EXTRA) $(LDFLAGS) $^ $(SERVER_LIBS) -o $@
+	@echo "  LD    $@"
+	$(Q)$(CC) -pthread $(CFLAGS) $(EXTRA) $(LDFLAGS) $^ $(SERVER_LIBS) -o $@
 
 # ---- packages ----
 
@@ -101,13 +107,15 @@ check-suites: $(TEST_BIN) $(FUZZ_BIN) $(BUILD)/vitd
 
 $(BUILD)/tests/test_%: tests/test_%.c $(TEST_HELP) $(SERVER_LIB) $(BUILD)/libvit.a
 	@mkdir -p $(@D)
-	$(CC) $(BASE_FLAGS) $(VERSION_FLAGS) $(INCLUDES) $(call pkg,--cflags,$(TEST_PKGS)) $(CFLAGS) $(EXTRA) $(LDFLAGS) \
+	@echo "  LD    $@"
+	$(Q)$(CC) $(BASE_FLAGS) $(VERSION_FLAGS) $(INCLUDES) $(call pkg,--cflags,$(TEST_PKGS)) $(CFLAGS) $(EXTRA) $(LDFLAGS) \
 		$< $(TEST_HELP) $(SERVER_LIB) $(BUILD)/libvit.a $(SERVER_LIBS) $(call pkg,--libs,$(TEST_PKGS)) -o $@
 
 # A fuzz target with a main() that replays files; `make fuzz` links the same target to libFuzzer instead.
 $(BUILD)/tests/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(SERVER_LIB) $(BUILD)/libvit.a
 	@mkdir -p $(@D)
-	$(CC) $(BASE_FLAGS) $(INCLUDES) $(CFLAGS) $(EXTRA) $(LDFLAGS) $^ $(SERVER_LIBS) -o $@
+	@echo "  LD    $@"
+	$(Q)$(CC) $(BASE_FLAGS) $(INCLUDES) $(CFLAGS) $(EXTRA) $(LDFLAGS) $^ $(SERVER_LIBS) -o $@
 
 # TSan sleeps a second at exit by default; a test times the exit
 SANITIZE_ENV := OPENBLAS_NUM_THREADS=1 VITD_SANITIZED=1 TSAN_OPTIONS=atexit_sleep_ms=0
@@ -130,7 +138,8 @@ bench: $(BUILD)/vitd $(BUILD)/tests/http_load  ## speed of the engine and of the
 
 $(BUILD)/tests/http_load: tests/bench/http_load.c
 	@mkdir -p $(@D)
-	$(CC) $(BASE_FLAGS) $(CFLAGS) $(EXTRA) $(LDFLAGS) $^ -o $@
+	@echo "  LD    $@"
+	$(Q)$(CC) $(BASE_FLAGS) $(CFLAGS) $(EXTRA) $(LDFLAGS) $^ -o $@
 
 lint:  ## include directions, shellcheck and cppcheck (the last two where installed)
 	@tests/lint.sh
