@@ -1,17 +1,17 @@
 #!/bin/sh
 # Speed of the engine, and of the daemon over HTTP beside the same work back to back. usage: tests/bench/bench.sh BUILD
-# Model and pictures: DeiT-tiny and the photographs of VITD_SHARED (../shared) where they are, else the bundled model
-# and its samples. All figures are of this machine and this run: compare the ratios.
+# Model and picture: DeiT-tiny and a 500x375 photograph of VITD_SHARED (../shared) where they are, else the bundled
+# model and a sample. All figures are of this machine and this run: compare the ratios.
 set -eu
 build=$1
 seconds=${BENCH_SECONDS:-8}
 shared=${VITD_SHARED:-../shared}
 unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE
 model=config/models/vit-tiny-64
-set -- config/samples/coffee.jpg config/samples/cat.jpg
+set -- config/samples/coffee.jpg
 if [ -d "$shared/models/deit-tiny-patch16-224" ] && [ -d "$shared/photos" ]; then
     model=$shared/models/deit-tiny-patch16-224
-    set -- "$shared"/photos/n014*.JPEG "$shared"/photos/n015*.JPEG "$shared"/photos/n016*.JPEG
+    set -- "$shared"/photos/n01440764_tench.JPEG
 fi
 
 log=$(mktemp)
@@ -26,8 +26,8 @@ while [ -z "$port" ]; do
     port=$(sed -n 's/.*listening on http:\/\/127\.0\.0\.1:\([0-9]*\).*/\1/p' "$log" | head -n 1)
     sleep 0.02
 done
-echo "HTTP, POST /classify, keep-alive, $# pictures in turn, ${seconds} s each:"
+echo "HTTP, POST /classify, keep-alive, $(basename "$1"), ${seconds} s each:"
 for clients in 1 2 8 32; do
-    "$build/tests/http_load" 127.0.0.1 "$port" /classify "$clients" "$seconds" "$@"
+    "$build/tests/http_load" 127.0.0.1 "$port" /classify "$clients" "$seconds" "$1"
 done
 awk '/VmHWM/ { printf "peak resident memory of the daemon: %.1f MB\n", $2 / 1024 }' "/proc/$pid/status"
