@@ -97,15 +97,16 @@ static void *loader_main(void *argument)
 {
     struct daemon *daemon = argument;
     pthread_setname_np(pthread_self(), "vitd-loader");
-    bool loaded = load(daemon);
-    if (loaded) {
-        daemon->service.queue = daemon->queue;
-        atomic_store(&daemon->service.ready, true);
-        log_info("listening on http://%s (ready in %.0f ms)", http_address(daemon->http),
-                 (double)(job_clock_us() - daemon->start_us) / 1e3);
-        systemd_notify("READY=1\nSTATUS=ready");
+    if (!load(daemon)) {
+        atomic_store(&daemon->loaded, LOAD_FAILED);
+        return NULL;
     }
-    atomic_store(&daemon->loaded, loaded ? LOAD_DONE : LOAD_FAILED);
+    daemon->service.queue = daemon->queue;
+    atomic_store(&daemon->service.ready, true);
+    atomic_store(&daemon->loaded, LOAD_DONE);
+    log_info("listening on http://%s (ready in %.0f ms)", http_address(daemon->http),
+             (double)(job_clock_us() - daemon->start_us) / 1e3);
+    systemd_notify("READY=1\nSTATUS=ready");
     return NULL;
 }
 
