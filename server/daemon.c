@@ -1,12 +1,12 @@
 /*
  * daemon.c - vitd serve: the order of start-up and shutdown.
  *
- *     main thread    block signals -> bind, HTTP up (503 "loading") -> loader thread -> wait for signals, 10 times a second
+ *     main thread    block signals -> bind, HTTP up (503 "loading") -> loader thread -> wait for signals, tick
  *     loader thread  open the models -> queue -> workers warm up -> service.ready, READY=1
  *     on SIGTERM     drain HTTP -> workers finish -> free everything -> exit 0; a second signal exits at once
  *
- * Signals are blocked in every thread and taken by sigtimedwait() in the main thread only, so there is no handler and no
- * global. The loader publishes what it made by setting `ready` last; until then nobody else looks at it.
+ * Signals are blocked in every thread and taken by sigtimedwait() in the main thread only, so there is no handler and
+ * no global. The loader publishes what it made by setting `ready` last; until then nobody else looks at it.
  */
 #include <errno.h>
 #include <pthread.h>

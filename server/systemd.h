@@ -1,4 +1,4 @@
-/* systemd.h - tells the service manager how the daemon is doing, by the documented datagram protocol of sd_notify(3). */
+/* systemd.h - tells the service manager how the daemon is doing, by the datagram protocol of sd_notify(3). */
 #ifndef SERVER_SYSTEMD_H
 #define SERVER_SYSTEMD_H
 

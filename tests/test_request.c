@@ -197,7 +197,8 @@ START_TEST(test_framing_accepts_what_clients_send)
                     &framing));
     ck_assert_uint_eq(framing.content_length, 42);
     ck_assert(framing.expects_continue);
-    ck_assert(frame("/", "HTTP/1.1", (const char *const[]){"Host", "", "Transfer-Encoding", "Chunked", NULL}, &framing));
+    ck_assert(frame("/", "HTTP/1.1",
+                    (const char *const[]){"Host", "", "Transfer-Encoding", "Chunked", NULL}, &framing));
     ck_assert_uint_eq(framing.encodings, 1);
     ck_assert(frame("/", "HTTP/1.0", (const char *const[]){NULL}, &framing));
     ck_assert(frame("/", "HTTP/1.0", (const char *const[]){"X-Any", "tab\there \xE9", NULL}, &framing));

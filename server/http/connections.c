@@ -11,8 +11,8 @@
  *
  * shutdown() makes the socket readable, libmicrohttpd sees its end and closes it on its own thread.
  *
- * Lingering sockets are duplicates of closed ones. They are read (and what comes is thrown away) until the client closes
- * or the time is up.
+ * Lingering sockets are duplicates of closed ones. They are read (and what comes is thrown away) until the client
+ * closes or the time is up.
  */
 #include "server/http/connections.h"
 

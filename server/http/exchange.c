@@ -9,8 +9,8 @@
  *     exchange_access         once more: send the rendered reply
  *     exchange_completed      log, count, free
  *
- * All but job_done run on the HTTP thread. While a job is with the workers the request belongs to them; the mutex inside
- * MHD_resume_connection() hands it back. The push comes after the suspension, so a resume can never come first.
+ * All but job_done run on the HTTP thread. While a job is with the workers the request belongs to them; the mutex
+ * inside MHD_resume_connection() hands it back. The push comes after the suspension, so a resume can never come first.
  *
  * libmicrohttpd closes a connection whose request is refused in the first call. That is right for broken framing, for a
  * body that is too large and for Expect: 100-continue (which then never gets its 100); any other refusal waits until
@@ -135,7 +135,8 @@ static enum MHD_Result walk_header(void *cls, enum MHD_ValueKind kind, const cha
     return MHD_YES;
 }
 
-static void check_framing(struct request *request, struct header_walk *walk, const char *method, const char *version)
+static void check_framing(struct request *request, struct header_walk *walk, const char *method, const char *url,
+                          const char *version)
 {
     enum { CHECKED_LAYOUT = 0x00097500 };
     const union MHD_ConnectionInfo *size =
@@ -143,6 +144,11 @@ static void check_framing(struct request *request, struct header_walk *walk, con
     walk->problem = &request->problem;
     if (MHD_VERSION == CHECKED_LAYOUT && strcmp(MHD_get_version(), "0.9.75") == 0 && size)
         walk->expected = version + strlen(version) + 2;
+    if (walk->expected &&
+        (url != method + strlen(method) + 1 || version != url + request->target_length + 1)) {
+        problem_set(&request->problem, 400, "malformed_request", "the request line holds a NUL or a doubled space");
+        return;
+    }
     MHD_get_connection_values_n(request->mhd, MHD_HEADER_KIND, walk_header, walk);
     if (request->problem.status)
         return;
@@ -153,7 +159,7 @@ static void check_framing(struct request *request, struct header_walk *walk, con
     framing_end(&walk->framing, method, request->target, version, &request->problem);
 }
 
-static enum MHD_Result begin(struct request *request, const char *method, const char *version)
+static enum MHD_Result begin(struct request *request, const char *method, const char *url, const char *version)
 {
     struct connections *connections = request->exchange->connections;
     struct header_walk walk = {0};
@@ -163,7 +169,7 @@ static enum MHD_Result begin(struct request *request, const char *method, const 
     if (!connection_enter(connections, request->connection, CONNECTION_BODY, request->id))
         return MHD_NO;
     request->stage = STAGE_BODY;
-    check_framing(request, &walk, method, version);
+    check_framing(request, &walk, method, url, version);
     request->length_known = walk.framing.lengths || walk.framing.encodings;
     request->declared_length = walk.framing.encodings ? UINT64_MAX : walk.framing.content_length;
     bool now = request->problem.status != 0;
@@ -257,12 +263,11 @@ enum MHD_Result exchange_access(void *exchange, struct MHD_Connection *mhd, cons
     struct request *request = *context;
     (void)exchange;
     (void)mhd;
-    (void)url;
     if (!request || !request->connection)
         return MHD_NO;
     switch (request->stage) {
     case STAGE_HEADER:
-        return begin(request, method, version);
+        return begin(request, method, url, version);
     case STAGE_BODY:
         if (!*upload_size)
             return end_of_body(request);

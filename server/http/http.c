@@ -1,9 +1,9 @@
 /*
  * http.c - the server's life: bind, serve, drain, stop.
  *
- * One libmicrohttpd thread (epoll) does all I/O and calls the functions of exchange.c; it never decodes and never waits.
- * http_tick(), http_drain() and http_stop() belong to the main thread. What the two share is in connections.c, under its
- * mutex, and two atomics in struct service.
+ * One libmicrohttpd thread (epoll) does all I/O and calls the functions of exchange.c; it never decodes and never
+ * waits. http_tick(), http_drain() and http_stop() belong to the main thread. What the two share is in connections.c,
+ * under its mutex, and two atomics in struct service.
  *
  * Draining loses no request that was accepted. Closing a listening socket resets the connections in its backlog, so
  * first a socket filter drops new SYNs (their clients try again a second later, and are refused then), the

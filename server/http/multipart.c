@@ -3,8 +3,8 @@
  *
  *     preamble  CRLF--boundary CRLF  headers CRLF CRLF  content  CRLF--boundary ...  CRLF--boundary--  epilogue
  *
- * The CRLF before a delimiter belongs to it (the very first may lack it), spaces and tabs may follow it. Bytes that look
- * like a delimiter but go on with something else are content.
+ * The CRLF before a delimiter belongs to it (the very first may lack it), spaces and tabs may follow it. Bytes that
+ * look like a delimiter but go on with something else are content.
  */
 #include "server/http/multipart.h"
 

@@ -66,8 +66,9 @@ static void put_class(struct strbuf *out, const vit_model *model, size_t index)
 
 static void put_timing(struct strbuf *out, const struct job_image *image)
 {
-    strbuf_printf(out, ",\"timing\":{\"queue_ms\":%.3f,\"preprocess_ms\":%.3f,\"inference_ms\":%.3f,\"batch_size\":%zu}",
-                  image->queue_ms, image->preprocess_ms, image->inference_ms, image->batch_size);
+    strbuf_printf(out, ",\"timing\":{\"queue_ms\":%.3f,\"preprocess_ms\":%.3f,\"inference_ms\":%.3f", image->queue_ms,
+                  image->preprocess_ms, image->inference_ms);
+    strbuf_printf(out, ",\"batch_size\":%zu}", image->batch_size);
 }
 
 /* "predictions":[...], best first. The logits become the scores in place. */

@@ -18,6 +18,7 @@ struct request *request_create(struct service *service, const char *target)
         free(request);
         return NULL;
     }
+    request->target_length = strlen(target);
     request->service = service;
     request->model = -1;
     request->start_us = job_clock_us();

@@ -30,6 +30,7 @@ struct request {
     struct connection *connection;
 
     char *target;              /* as sent, up to the '?'; owned */
+    size_t target_length;      /* of all that was sent, the query included */
     const char *path;          /* in target: without scheme and authority, if the target had them */
     const char *query_text;    /* in target's memory, after the '?'; NULL: none */
     char method[16];
