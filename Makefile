@@ -31,7 +31,7 @@ SERVER_LIBS   = $(call pkg,--libs,$(SERVER_PKGS)) $(ENGINE_LIBS)
 VERSION_FLAGS := -DVITD_VERSION='"$(VERSION)"'
 
 ENGINE_SRC := $(sort $(wildcard engine/*/*.c engine/*/*/*.c))
-SERVER_SRC := $(sort $(wildcard server/*.c server/*/*.c))
+SERVER_SRC := $(sort $(wildcard server/*.c server/*/*.c server/*/*/*.c))
 TEST_SRC   := $(sort $(wildcard tests/test_*.c))
 FUZZ_SRC   := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 
@@ -56,6 +56,9 @@ help:  ## list the targets
 # The vector kernels are compiled for their instruction set and chosen at run time.
 $(BUILD)/engine/math/kernels/avx2.o: ISA := -mavx2 -mfma
 $(BUILD)/engine/math/kernels/avx512.o: ISA := -mavx512f -mprefer-vector-width=512
+
+# what web.c takes into the binary
+$(BUILD)/server/http/web/web.o: server/http/web/index.html server/http/web/openapi.json
 
 $(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)

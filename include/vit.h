@@ -45,6 +45,7 @@ typedef struct vit_model_info {
     size_t classes;
     size_t embedding_width; /* floats in vit_item.features */
     uint64_t parameters;    /* numbers in the tensors the model uses */
+    unsigned explanations; /* bits 1 << vit_attention: the maps it can give */
     const vit_preprocess *preprocess;
 } vit_model_info;
 
@@ -58,24 +59,55 @@ const vit_model_info *vit_model_describe(const vit_model *model);
 /* The label of class `index` (< classes): id2label, else label_names, else labels.txt, else the index itself. */
 const char *vit_model_label(const vit_model *model, size_t index);
 
-/* ---- explanations ---- */
+/* The class that `text` names: an index, a label, or one of the names in a label like "tabby, tabby cat"; letter case
+ * does not matter. VIT_ERR_ARGUMENT: no class, or several. */
+vit_status vit_model_find_class(const vit_model *model, const char *text, size_t *index, vit_error *err);
+/* The classes in a comma-separated list of such names, each class once, in the order of the list. A label with commas in
+ * it is taken as a whole where it stands. VIT_ERR_ARGUMENT also for more than `capacity` classes. */
+vit_status vit_model_find_classes(const vit_model *model, const char *text, size_t *indices, size_t capacity,
+                                  size_t *count, vit_error *err);
 
-typedef enum vit_attention { VIT_ATTENTION_NONE, VIT_ATTENTION_RAW } vit_attention;
+/* ---- explanations: where the model looked ---- */
 
-enum { VIT_LAYER_LAST = -1, VIT_ALL = -2, VIT_HEAD_MEAN = -3 };
+typedef enum vit_attention { VIT_ATTENTION_NONE, VIT_ATTENTION_RAW, VIT_ATTENTION_ROLLOUT, VIT_ATTENTION_LEGRAD } vit_attention;
 
-/* Which map of an image is wanted. raw: the class token's attention to the patches at one layer (or VIT_ALL) and
- * one head (or VIT_HEAD_MEAN or VIT_ALL); a model without a class token: the mean over its query tokens. */
+enum { VIT_ATTENTION_COUNT = VIT_ATTENTION_LEGRAD + 1 };
+enum { VIT_LAYER_DEFAULT = -1, VIT_ALL = -2, VIT_HEAD_MEAN = -3 };
+enum { VIT_MAX_TARGETS = 16 };
+
+/*
+ * Which maps of an image are wanted.
+ *   raw      the class token's attention to the patches at one layer (default: the last) or each, and one head, their
+ *            mean (default) or each. A model without a class token: the mean over its query tokens.
+ *   rollout  Abnar & Zuidema, arXiv 2005.00928: heads averaged, identity added, rows normalised, layers multiplied; the
+ *            class token's row. Models with a class token only.
+ *   legrad   Bousselham et al., arXiv 2404.03214. For layer l, s is the target's logit as the head gives it for the final
+ *            norm of the mean over the tokens that leave the layer; the layer's map is max(0, ds/dA) of its attention
+ *            probabilities A, averaged over heads and query tokens. By default the layers' (or the last_layers') maps
+ *            are added and scaled to [0, 1]; with a layer (or VIT_ALL) they are that layer's (each layer's) as they are.
+ */
 typedef struct vit_explain {
     vit_attention method;
-    int layer; /* 0 .. L-1, VIT_LAYER_LAST or VIT_ALL */
-    int head;  /* 0 .. NH-1, VIT_HEAD_MEAN or VIT_ALL */
+    int layer;          /* 0 .. L-1, VIT_LAYER_DEFAULT or VIT_ALL; raw and legrad */
+    int head;           /* 0 .. NH-1, VIT_HEAD_MEAN or VIT_ALL; raw */
+    size_t last_layers; /* legrad's sum: the last 1 .. L; 0: all */
+    size_t targets[VIT_MAX_TARGETS]; /* legrad: classes */
+    size_t target_count;             /* 0: the image's top class */
 } vit_explain;
 
-/* How many layers and heads `explain` asks for, so that its map holds layers * heads * gh * gw floats.
- * VIT_ERR_ARGUMENT: no such layer or head. VIT_ERR_UNSUPPORTED: the architecture has no such map. */
-vit_status vit_explain_shape(const vit_model *model, const vit_explain *explain, size_t *layers, size_t *heads,
-                             vit_error *err);
+/* A map is float [targets, layers, heads, gh, gw]; what is not asked for in the plural counts 1. */
+typedef struct vit_map_shape {
+    size_t targets, layers, heads;
+    size_t grid_height, grid_width;
+    size_t floats; /* the product of all */
+} vit_map_shape;
+
+/* VIT_ERR_ARGUMENT: no such layer, head or class, or one that the method does not take. VIT_ERR_UNSUPPORTED: the model
+ * has no such map (see vit_model_info.explanations). */
+vit_status vit_explain_shape(const vit_model *model, const vit_explain *explain, vit_map_shape *shape, vit_error *err);
+
+/* "none", "raw", "rollout", "legrad". */
+const char *vit_attention_name(vit_attention method);
 
 /* ---- running ---- */
 
@@ -85,7 +117,8 @@ typedef struct vit_item {
     float *logits;              /* [N] out */
     float *features;            /* [embedding_width] out: what the head sees; NULL if not wanted */
     const vit_explain *explain; /* NULL: no explanation */
-    float *map;                 /* [layers, heads, gh, gw] out, when explain is given */
+    float *map;                 /* out, when explain is given; see vit_map_shape */
+    float *distances;           /* [L, NH] out: how far from its query a head attends, in pixels; NULL if not wanted */
 } vit_item;
 
 /* Allocates everything that batches of up to max_batch images need. */
@@ -93,13 +126,30 @@ vit_status vit_session_create(vit_session **session, const vit_model *model, siz
 void vit_session_free(vit_session *session);
 
 /* Runs `count` (1 .. max_batch) images. An image's results are bit-identical whatever else is in the batch and
- * however large it is. VIT_ERR_ARGUMENT: count out of range, or an explanation that vit_explain_shape() refuses. */
+ * however large it is. VIT_ERR_ARGUMENT: count out of range, or an explanation that vit_explain_shape() refuses.
+ *
+ * distances: for each layer and head the distance between the centres of two patches, averaged over all query patches
+ * and, with the attention as weight, over the key patches; prefix tokens are left out and the rows normalised
+ * (arXiv 2010.11929, figure 7; arXiv 2108.08810, section 4). Needs VIT_ATTENTION_RAW in info->explanations. */
 vit_status vit_session_run(vit_session *session, const vit_item *items, size_t count, vit_error *err);
 
 /* The cost of a forward pass: floating-point operations in matrix products (2 per multiply-add), and the seconds
  * that these same OpenBLAS calls, on the same operands and nothing between them, take for `count` images. This is
  * the floor under vit_session_run() with this BLAS. Runs a forward pass to learn the calls. */
 vit_status vit_session_gemm_floor(vit_session *session, size_t count, double *flops, double *seconds, vit_error *err);
+
+/* ---- inside the model: what its weights show without an image ---- */
+
+enum { VIT_FILTERS = 28 };
+
+/* The first principal components of the patch embedding's filters: components [*count, 3, P, P] of unit length, and
+ * variances [*count], the share of the filters' variance that each explains. Room for VIT_FILTERS is needed; there are
+ * fewer only if there are fewer filters or pixels. VIT_ERR_UNSUPPORTED: the model has no such filters. */
+vit_status vit_model_filters(const vit_model *model, float *components, float *variances, size_t *count, vit_error *err);
+
+/* similarity [gh, gw, gh, gw]: the cosine between the position embeddings of any two patches.
+ * VIT_ERR_UNSUPPORTED: the model has no learned position embeddings. */
+vit_status vit_model_positions(const vit_model *model, float *similarity, vit_error *err);
 
 /* ---- scores ---- */
 

@@ -82,4 +82,20 @@ typedef struct vit_preprocess {
 vit_status vit_preprocess_apply(const vit_preprocess *preprocess, const vit_image *image, float *tensor,
                                 vit_error *err);
 
+/* The picture that a tensor [3, H, W] of vit_preprocess_apply() was made from: what the model sees, bit for bit.
+ * VIT_ERR_NO_MEMORY. *out is a fresh image to release. */
+vit_status vit_preprocess_undo(const vit_preprocess *preprocess, const float *tensor, vit_image *out, vit_error *err);
+
+/* A part of a picture in its pixels; may begin or end outside of it. */
+typedef struct vit_region {
+    double left, top, width, height;
+} vit_region;
+
+/* The part of a picture of w x h pixels that the model sees of it. Errors as vit_preprocess_apply(). */
+vit_status vit_preprocess_region(const vit_preprocess *preprocess, size_t width, size_t height, vit_region *region,
+                                 vit_error *err);
+
+/* "nearest", "box", "bilinear", "hamming", "bicubic" or "lanczos". */
+const char *vit_filter_name(vit_filter filter);
+
 #endif

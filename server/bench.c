@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "server/bench.h"
 #include "server/cli.h"
 #include "server/commands.h"
 #include "vit.h"
@@ -37,7 +38,7 @@ struct task {
     vit_error err;
 };
 
-static double now(void)
+double bench_now(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -50,7 +51,7 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static double median(double *values, size_t count)
+double bench_median(double *values, size_t count)
 {
     qsort(values, count, sizeof *values, by_value);
     return values[count / 2];
@@ -73,13 +74,13 @@ static vit_status run_once(struct task *task, vit_session *session, const vit_it
                            double *seconds)
 {
     const size_t floats = 3 * task->bench->info->image_height * task->bench->info->image_width;
-    const double start = now();
+    const double start = bench_now();
     vit_status status = VIT_OK;
     for (size_t i = 0; task->whole && i < task->batch && status == VIT_OK; i++)
         status = prepare_image(task, pixels + i * floats, &task->err);
     if (status == VIT_OK)
         status = vit_session_run(session, items, task->batch, &task->err);
-    *seconds = now() - start;
+    *seconds = bench_now() - start;
     return status;
 }
 
@@ -88,17 +89,17 @@ static vit_status measure(struct task *task, vit_session *session, const vit_ite
     double forward[MAX_RUNS], floor[MAX_RUNS];
     vit_status status = run_once(task, session, items, pixels, &forward[0]); /* warm-up */
     pthread_barrier_wait(task->start);
-    const double end = now() + run_seconds;
+    const double end = bench_now() + run_seconds;
     size_t runs = 0;
-    while (status == VIT_OK && runs < MAX_RUNS && (runs < MIN_RUNS || now() < end)) {
+    while (status == VIT_OK && runs < MAX_RUNS && (runs < MIN_RUNS || bench_now() < end)) {
         status = run_once(task, session, items, pixels, &forward[runs]);
         if (status == VIT_OK && !task->whole)
             status = vit_session_gemm_floor(session, task->batch, &task->flops, &floor[runs], &task->err);
         runs++;
     }
     if (status == VIT_OK) {
-        task->forward = median(forward, runs);
-        task->floor = task->whole ? 0 : median(floor, runs);
+        task->forward = bench_median(forward, runs);
+        task->floor = task->whole ? 0 : bench_median(floor, runs);
     }
     return status;
 }
@@ -227,6 +228,8 @@ static bool run_bench(const struct bench *bench)
     for (size_t t = 0; t < (all > 1 ? 2 : 1); t++)
         for (size_t b = 0; b < (max_batch > 1 ? 2 : 1) && good; b++)
             good = print_row(bench, threads[t], batches[b]);
+    if (good)
+        good = bench_explanations(bench->model);
     if (good && bench->image != NULL) {
         puts("");
         for (size_t t = 0; t < (all > 1 ? 2 : 1) && good; t++)

@@ -1,4 +1,5 @@
-/* classify.c - `vitd classify`: files through the engine, one after the other, without a server. */
+/* classify.c - `vitd classify`: files through the engine, one after the other, without a server; and the picture of an
+ * explanation. */
 #include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -7,6 +8,7 @@
 
 #include "server/cli.h"
 #include "server/commands.h"
+#include "server/draw.h"
 #include "server/log.h"
 #include "vit.h"
 
@@ -16,7 +18,9 @@ struct classifier {
     vit_model *model;
     const vit_model_info *info;
     vit_session *session;
+    struct choices choices; /* resolved against the model */
     float *pixels, *scores; /* [3, H, W], [N] */
+    float *map;             /* of the explanation; NULL: none is wanted */
     size_t *best;           /* [N] */
 };
 
@@ -57,15 +61,43 @@ static vit_status score(struct classifier *c, const uint8_t *bytes, size_t lengt
         status = vit_preprocess_apply(c->info->preprocess, &image, c->pixels, err);
     vit_image_release(&image);
     if (status == VIT_OK)
-        status = vit_session_run(c->session, &(vit_item){.pixels = c->pixels, .logits = c->scores}, 1, err);
+        status = vit_session_run(c->session, &(vit_item){.pixels = c->pixels, .logits = c->scores,
+                                 .explain = c->map != NULL ? &c->choices.explain : NULL, .map = c->map}, 1, err);
     if (status == VIT_OK)
         vit_scores(c->scores, c->scores, c->info->classes, VIT_SOFTMAX);
     return status;
 }
 
+static bool write_file(const char *name, const void *bytes, size_t length)
+{
+    FILE *file = fopen(name, "wbe");
+    bool good = file != NULL && fwrite(bytes, 1, length, file) == length;
+    if (file != NULL && fclose(file) != 0)
+        good = false;
+    if (!good)
+        fprintf(stderr, "vitd: %s: %s\n", name, strerror(errno));
+    return good;
+}
+
+static bool write_picture(const struct classifier *c, const uint8_t *bytes, size_t length)
+{
+    struct drawing drawing = {0};
+    vit_error err = {""};
+    const struct explained explained = {.model = c->model, .choices = &c->choices, .map = c->map, .pixels = c->pixels,
+                                        .encoded = bytes, .encoded_length = length,
+                                        .max_pixels = (size_t)c->cli->config.limits.max_pixels};
+    if (draw_explanation(&drawing, &explained, &err) != VIT_OK) {
+        fprintf(stderr, "vitd: %s: %s\n", c->cli->output, err.message);
+        return false;
+    }
+    const bool good = write_file(c->cli->output, drawing.png, drawing.length);
+    free(drawing.png);
+    return good;
+}
+
 static void print_best(struct classifier *c)
 {
-    const size_t classes = c->info->classes, wanted = c->cli->top_k;
+    const size_t classes = c->info->classes, wanted = c->choices.top_k;
     const size_t count = wanted == 0 || wanted > classes ? classes : wanted;
     char label[256];
     vit_top_k(c->best, c->scores, classes, count);
@@ -81,16 +113,32 @@ static bool classify_one(struct classifier *c, const char *name)
     uint8_t *bytes = read_image(name, (size_t)c->cli->config.limits.max_body_bytes, &length);
     if (bytes == NULL)
         return false;
-    const bool scored = score(c, bytes, length, &err) == VIT_OK;
-    free(bytes);
-    if (!scored) {
+    bool good = score(c, bytes, length, &err) == VIT_OK;
+    if (!good) {
         fprintf(stderr, "vitd: %s: %s\n", name, err.message);
-        return false;
+    } else {
+        if (c->cli->operand_count > 1)
+            printf("%s\n", name);
+        print_best(c);
+        good = c->map == NULL || write_picture(c, bytes, length);
     }
-    if (c->cli->operand_count > 1)
-        printf("%s\n", name);
-    print_best(c);
-    return true;
+    free(bytes);
+    return good;
+}
+
+/* Room for the map, if one is wanted. */
+static bool prepare_map(struct classifier *c, vit_error *err)
+{
+    vit_map_shape shape;
+    c->choices = c->cli->choices;
+    if (choices_resolve(&c->choices, c->model, err) != VIT_OK)
+        return false;
+    if (c->choices.explain.method == VIT_ATTENTION_NONE)
+        return true;
+    if (vit_explain_shape(c->model, &c->choices.explain, &shape, err) == VIT_OK &&
+        (c->map = calloc(shape.floats, sizeof *c->map)) == NULL)
+        snprintf(err->message, sizeof err->message, "out of memory");
+    return c->map != NULL;
 }
 
 static bool prepare(struct classifier *c)
@@ -102,9 +150,10 @@ static bool prepare(struct classifier *c)
         c->pixels = malloc(3 * c->info->image_height * c->info->image_width * sizeof *c->pixels);
         c->scores = malloc(c->info->classes * sizeof *c->scores);
         c->best = malloc(c->info->classes * sizeof *c->best);
-        if (c->pixels != NULL && c->scores != NULL && c->best != NULL)
+        if (c->pixels == NULL || c->scores == NULL || c->best == NULL)
+            snprintf(err.message, sizeof err.message, "out of memory");
+        else if (prepare_map(c, &err))
             return true;
-        snprintf(err.message, sizeof err.message, "out of memory");
     }
     fprintf(stderr, "vitd: %s\n", err.message);
     return false;
@@ -120,6 +169,7 @@ int command_classify(const struct cli *cli)
     free(c.pixels);
     free(c.scores);
     free(c.best);
+    free(c.map);
     vit_session_free(c.session);
     vit_model_free(c.model);
     return good ? EXIT_SUCCESS : EXIT_RUNTIME;

@@ -8,7 +8,6 @@
 #include <limits.h>
 #include <stdarg.h>
 #include <stdint.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,35 +18,48 @@
 #endif
 #define BUNDLED_MODEL "vit-tiny-64"
 
-enum { DEFAULT_TOP_K = 5, MAX_TOP_K = 1000000 };
-
 /* ---- tables ---- */
 
 enum option_id {
     OPTION_CONFIG, OPTION_MODEL, OPTION_ADDRESS, OPTION_PORT, OPTION_THREADS, OPTION_DTYPE, OPTION_TOP_K,
-    OPTION_IMAGE, OPTION_CHECK_CONFIG, OPTION_VERSION, OPTION_HELP, OPTIONS
+    OPTION_IMAGE, OPTION_ATTENTION, OPTION_LAYER, OPTION_LAYERS, OPTION_HEAD, OPTION_TARGET, OPTION_COLORMAP,
+    OPTION_ALPHA, OPTION_OVERLAY, OPTION_SIZE, OPTION_OUTPUT, OPTION_CHECK_CONFIG, OPTION_VERSION, OPTION_HELP, OPTIONS
 };
 
 struct option_row {
     const char *name;
     int has_argument;
     const char *key; /* of the configuration, for those that set one */
+    const struct parameter *parameter; /* of parameters.h, for those that choose as a query does */
 };
 static const struct option_row option_table[OPTIONS] = {
-    [OPTION_CONFIG] = {"config", required_argument, NULL},
-    [OPTION_MODEL] = {"model", required_argument, NULL},
-    [OPTION_ADDRESS] = {"address", required_argument, "listen.address"},
-    [OPTION_PORT] = {"port", required_argument, "listen.port"},
-    [OPTION_THREADS] = {"threads", required_argument, "threads"},
-    [OPTION_DTYPE] = {"dtype", required_argument, "dtype"},
-    [OPTION_TOP_K] = {"top-k", required_argument, NULL},
-    [OPTION_IMAGE] = {"image", required_argument, NULL},
-    [OPTION_CHECK_CONFIG] = {"check-config", required_argument, NULL},
-    [OPTION_VERSION] = {"version", no_argument, NULL},
-    [OPTION_HELP] = {"help", no_argument, NULL},
+    [OPTION_CONFIG] = {"config", required_argument, NULL, NULL},
+    [OPTION_MODEL] = {"model", required_argument, NULL, NULL},
+    [OPTION_ADDRESS] = {"address", required_argument, "listen.address", NULL},
+    [OPTION_PORT] = {"port", required_argument, "listen.port", NULL},
+    [OPTION_THREADS] = {"threads", required_argument, "threads", NULL},
+    [OPTION_DTYPE] = {"dtype", required_argument, "dtype", NULL},
+    [OPTION_TOP_K] = {"top-k", required_argument, NULL, &parameters[PARAMETER_TOP_K]},
+    [OPTION_IMAGE] = {"image", required_argument, NULL, NULL},
+    [OPTION_ATTENTION] = {"attention", required_argument, NULL, &parameters[PARAMETER_ATTENTION]},
+    [OPTION_LAYER] = {"layer", required_argument, NULL, &parameters[PARAMETER_LAYER]},
+    [OPTION_LAYERS] = {"layers", required_argument, NULL, &parameters[PARAMETER_LAYERS]},
+    [OPTION_HEAD] = {"head", required_argument, NULL, &parameters[PARAMETER_HEAD]},
+    [OPTION_TARGET] = {"target", required_argument, NULL, &parameters[PARAMETER_TARGET]},
+    [OPTION_COLORMAP] = {"colormap", required_argument, NULL, &parameters[PARAMETER_COLORMAP]},
+    [OPTION_ALPHA] = {"alpha", required_argument, NULL, &parameters[PARAMETER_ALPHA]},
+    [OPTION_OVERLAY] = {"overlay", required_argument, NULL, &parameters[PARAMETER_OVERLAY]},
+    [OPTION_SIZE] = {"size", required_argument, NULL, &parameters[PARAMETER_SIZE]},
+    [OPTION_OUTPUT] = {"output", required_argument, NULL, NULL},
+    [OPTION_CHECK_CONFIG] = {"check-config", required_argument, NULL, NULL},
+    [OPTION_VERSION] = {"version", no_argument, NULL, NULL},
+    [OPTION_HELP] = {"help", no_argument, NULL, NULL},
 };
 
 #define BIT(id) (1u << OPTION_##id)
+#define EXPLAIN_OPTIONS                                                                                     \
+    (BIT(ATTENTION) | BIT(LAYER) | BIT(LAYERS) | BIT(HEAD) | BIT(TARGET) | BIT(COLORMAP) | BIT(ALPHA) |     \
+     BIT(OVERLAY) | BIT(SIZE) | BIT(OUTPUT))
 #define COMMON_OPTIONS (BIT(CONFIG) | BIT(MODEL) | BIT(DTYPE) | BIT(HELP))
 
 struct command {
@@ -94,8 +106,18 @@ static const char classify_help[] =
     "\n"
     "Prints the most probable classes of each image file (- is standard input).\n"
     "Exits with 1 if any image could not be classified.\n"
-    "\n" MODEL_HELP "  --top-k N           classes per image, 0 for all (default 5)\n" CONFIG_HELP DTYPE_HELP
-    HELP_HELP;
+    "\n" MODEL_HELP "  --top-k N           classes per image, 0 for all (default 5)\n"
+    "  --attention METHOD  raw, rollout or legrad: draw where the model looked in the image\n"
+    "  --output FILE       where that picture goes, as a PNG\n"
+    "  --target CLASSES    legrad: classes by index or label, separated by commas (default: the top class)\n"
+    "  --layers N          legrad: add up the last N layers only (default all)\n"
+    "  --layer N|all       raw: a layer, from 0 (default: the last); legrad: one layer's own map\n"
+    "  --head N|mean|all   raw: a head, from 0 (default mean)\n"
+    "  --colormap NAME     viridis or turbo (default viridis)\n"
+    "  --alpha X           the map's opacity, 0 to 1 (default 0.5)\n"
+    "  --overlay BOOLEAN   false: the map alone (default true)\n"
+    "  --size SIZE         model: as the model sees the picture; original: as it is (default model)\n" CONFIG_HELP
+    DTYPE_HELP HELP_HELP;
 
 static const char inspect_help[] =
     "usage: vitd inspect DIR\n"
@@ -114,7 +136,7 @@ static const char bench_help[] =
 static const struct command commands[] = {
     {"serve", command_serve, COMMON_OPTIONS | BIT(ADDRESS) | BIT(PORT) | BIT(THREADS), 0, 0, NULL, CONFIG_MAX_MODELS,
      serve_help},
-    {"classify", command_classify, COMMON_OPTIONS | BIT(TOP_K), 1, SIZE_MAX, "IMAGE", 1, classify_help},
+    {"classify", command_classify, COMMON_OPTIONS | BIT(TOP_K) | EXPLAIN_OPTIONS, 1, SIZE_MAX, "IMAGE", 1, classify_help},
     {"inspect", command_inspect, BIT(HELP), 1, 1, "DIR", 0, inspect_help},
     {"bench", command_bench, COMMON_OPTIONS | BIT(THREADS) | BIT(IMAGE), 0, 0, NULL, 1, bench_help},
 };
@@ -260,15 +282,32 @@ static int apply_options(struct config *config, const struct request *request)
     return 0;
 }
 
-static int apply_top_k(struct cli *cli, const char *value)
+static int apply_choices(struct choices *choices, const struct request *request)
 {
-    char *end;
-    if (value == NULL)
-        return 0;
-    unsigned long top_k = strtoul(value, &end, 10);
-    if (*value < '0' || *value > '9' || *end != '\0' || top_k > MAX_TOP_K)
-        return usage_error("--top-k: found %s, allowed is 0 to %d", value, MAX_TOP_K);
-    cli->top_k = top_k;
+    *choices = choices_default();
+    for (int id = 0; id < OPTIONS; id++) {
+        const struct parameter *parameter = option_table[id].parameter;
+        const char *value = request->values[id];
+        if (parameter == NULL || value == NULL)
+            continue;
+        choices->given |= 1u << (parameter - parameters);
+        if (!parameter->read(value, choices))
+            return usage_error("--%s: '%s' is not allowed, it takes %s", option_table[id].name, value,
+                               parameter->values);
+    }
+    return 0;
+}
+
+/* A picture goes with an explanation, and is of one image. */
+static int check_output(const struct cli *cli)
+{
+    const bool explains = cli->choices.explain.method != VIT_ATTENTION_NONE;
+    if (explains && cli->output == NULL)
+        return usage_error("--attention draws a picture: --output FILE says where it goes");
+    if (!explains && cli->output != NULL)
+        return usage_error("--output is for a picture: --attention says of what");
+    if (cli->output != NULL && cli->operand_count > 1)
+        return usage_error("--output takes one IMAGE, not %zu", cli->operand_count);
     return 0;
 }
 
@@ -276,7 +315,10 @@ static int apply(struct cli *cli, const struct request *request)
 {
     struct config_error error;
     const char *file = request->values[OPTION_CONFIG];
-    int status = apply_top_k(cli, request->values[OPTION_TOP_K]);
+    cli->output = request->values[OPTION_OUTPUT];
+    int status = apply_choices(&cli->choices, request);
+    if (status == 0)
+        status = check_output(cli);
     cli->command = request->command->run;
     cli->image = request->values[OPTION_IMAGE];
     if (status == 0 && file != NULL && !config_load(&cli->config, file, &error))
@@ -344,7 +386,7 @@ static bool parse(struct cli *cli, struct request *request, int argc, char **arg
 bool cli_parse(struct cli *cli, int argc, char **argv, int *status)
 {
     struct request request = {.models = calloc((size_t)argc + 1, sizeof *request.models)};
-    *cli = (struct cli){.top_k = DEFAULT_TOP_K};
+    *cli = (struct cli){0};
     config_init(&cli->config);
     if (request.models == NULL)
         *status = runtime_error(&(struct config_error){"out of memory"});

@@ -7,13 +7,15 @@
 #include <stddef.h>
 
 #include "server/config.h"
+#include "server/parameters.h"
 
 struct cli {
     int (*command)(const struct cli *cli); /* one of those below */
     struct config config; /* defaults, then --config, then options; at least one model, except for inspect */
     const char *const *operands; /* images of classify, the folder of inspect */
     size_t operand_count;
-    size_t top_k;      /* classify; 0: every class */
+    struct choices choices; /* classify */
+    const char *output; /* classify --output: where the explanation's picture goes; NULL if not given */
     const char *image; /* bench --image: adds decode + preprocess + forward; NULL if not given */
 };
 

@@ -7,20 +7,15 @@
 #include "server/log.h"
 #include "vit.h"
 
-static const char *const filters[] = {
-    [VIT_FILTER_NEAREST] = "nearest", [VIT_FILTER_BOX] = "box",         [VIT_FILTER_BILINEAR] = "bilinear",
-    [VIT_FILTER_HAMMING] = "hamming", [VIT_FILTER_BICUBIC] = "bicubic", [VIT_FILTER_LANCZOS] = "lanczos",
-};
-
 static void print_preprocessing(const vit_preprocess *p)
 {
     printf("preprocessing   ");
     if (p->resize == VIT_RESIZE_EXACT)
-        printf("resize to %zux%zu (%s), ", p->resize_width, p->resize_height, filters[p->filter]);
+        printf("resize to %zux%zu (%s), ", p->resize_width, p->resize_height, vit_filter_name(p->filter));
     else if (p->resize == VIT_RESIZE_SHORTEST_EDGE)
-        printf("resize the shorter side to %zu (%s), ", p->resize_height, filters[p->filter]);
+        printf("resize the shorter side to %zu (%s), ", p->resize_height, vit_filter_name(p->filter));
     else if (p->resize == VIT_RESIZE_LONGEST_EDGE)
-        printf("fit into %zux%zu (%s), ", p->resize_width, p->resize_height, filters[p->filter]);
+        printf("fit into %zux%zu (%s), ", p->resize_width, p->resize_height, vit_filter_name(p->filter));
     if (p->crop != VIT_CROP_NONE)
         printf("crop the centre %zux%zu, ", p->width, p->height);
     printf("mean %.4g %.4g %.4g, deviation %.4g %.4g %.4g\n", (double)p->mean[0], (double)p->mean[1],
@@ -34,6 +29,17 @@ static void print_labels(const vit_model *model, size_t classes)
     for (size_t i = 0; i < classes && i < 4; i++)
         printf("%s %s", i > 0 ? "," : "", log_clean(label, sizeof label, vit_model_label(model, i)));
     puts(classes > 4 ? ", ..." : "");
+}
+
+static void print_explanations(const vit_model_info *info)
+{
+    const char *before = "explanations    attention=";
+    for (int method = VIT_ATTENTION_RAW; method < VIT_ATTENTION_COUNT; method++)
+        if (info->explanations & 1u << method) {
+            printf("%s%s", before, vit_attention_name((vit_attention)method));
+            before = ", ";
+        }
+    puts(info->explanations == 0 ? "explanations    none" : "");
 }
 
 static void print_model(const vit_model *model, double flops)
@@ -51,7 +57,7 @@ static void print_model(const vit_model *model, double flops)
            info->embedding_width);
     print_preprocessing(info->preprocess);
     print_labels(model, info->classes);
-    printf("explanations    attention=raw\n");
+    print_explanations(info);
     printf("vitd can run this model.\n");
 }
 

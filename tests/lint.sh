@@ -9,6 +9,7 @@ allowed() {
     include) echo "include" ;;
     engine/base) echo "include" ;;
     engine/store | engine/image) echo "include engine/base" ;;
+    engine/picture) echo "include engine/base" ;;
     engine/math/kernels) echo "" ;;
     engine/math) echo "include engine/math/kernels" ;;
     engine/layers) echo "engine/math engine/math/kernels" ;;
@@ -16,13 +17,14 @@ allowed() {
     engine/explain) echo "include engine/base engine/layers" ;;
     engine/model) echo "include engine/base engine/store engine/arch engine/explain engine/math" ;;
     server) echo "include server/http server/work" ;;
-    server/http) echo "include server server/work" ;;
+    server/http) echo "include server server/work server/http/web" ;;
+    server/http/web) echo "" ;;
     server/work) echo "include server" ;;
     *) echo "UNKNOWN" ;;
     esac
 }
 
-for file in include/*.h engine/*/*.[ch] engine/*/*/*.[ch] server/*.[ch] server/*/*.[ch]; do
+for file in include/*.h engine/*/*.[ch] engine/*/*/*.[ch] server/*.[ch] server/*/*.[ch] server/*/*/*.[ch]; do
     [ -e "$file" ] || continue
     folder=${file%/*}
     sed -n 's/^ *#include "\([^"]*\)".*/\1/p' "$file" | while read -r included; do

@@ -87,6 +87,51 @@ static void check_activations(const struct kernels *kernels, size_t n)
         }
 }
 
+static void check_activation_gradients(const struct kernels *kernels, size_t n)
+{
+    float x[ROWS * MAX_N] = {0}, got[ROWS * MAX_N], wanted[ROWS * MAX_N], bias[MAX_N] = {0}, gradient[MAX_N] = {0};
+    fill(bias, n, 0.1f, 7);
+    fill(gradient, n, 2, 8);
+    for (int activation = 0; activation < ACTIVATION_COUNT; activation++)
+        for (float scale = 0.1f; scale < 200; scale *= 3) {
+            fill(x, ROWS * n, scale, (unsigned)n);
+            kernels->activate_gradient[activation](got, x, bias, gradient, ROWS, n);
+            kernels_generic.activate_gradient[activation](wanted, x, bias, gradient, ROWS, n);
+            assert_close(kernels->name, n, got, wanted, ROWS * n, 4e-6);
+            kernels->activate_gradient[activation](x, x, bias, gradient, ROWS, n); /* in place */
+            ck_assert_mem_eq(x, got, ROWS * n * sizeof *x);
+        }
+}
+
+static void check_layernorm_gradient(const struct kernels *kernels, size_t n)
+{
+    float x[ROWS * MAX_N] = {0}, weight[MAX_N] = {0}, got[ROWS * MAX_N] = {0}, wanted[ROWS * MAX_N];
+    fill(x, ROWS * n, 3, 1);
+    fill(weight, n, 1, 2);
+    fill(got, ROWS * n, 2, 3);
+    memcpy(wanted, got, sizeof wanted);
+    kernels->layernorm_gradient(got, x, weight, 1e-3f, ROWS, n);
+    kernels_generic.layernorm_gradient(wanted, x, weight, 1e-3f, ROWS, n);
+    assert_close(kernels->name, n, got, wanted, ROWS * n, 1e-4);
+}
+
+static void check_add_positive(const struct kernels *kernels, size_t n)
+{
+    float x[ROWS * MAX_N] = {0}, got[MAX_N] = {0}, wanted[MAX_N] = {0};
+    fill(x, ROWS * n, 3, 1);
+    fill(got, n, 1, 2);
+    memcpy(wanted, got, sizeof wanted);
+    kernels->add_positive(got, x, ROWS, n);
+    kernels_generic.add_positive(wanted, x, ROWS, n);
+    ck_assert_mem_eq(got, wanted, n * sizeof *got);
+}
+
+START_TEST(test_activation_gradients_equal_reference) { for_each(check_activation_gradients); }
+END_TEST
+START_TEST(test_layernorm_gradient_equals_reference) { for_each(check_layernorm_gradient); }
+END_TEST
+START_TEST(test_add_positive_equals_reference) { for_each(check_add_positive); }
+END_TEST
 START_TEST(test_softmax_equals_reference) { for_each(check_softmax); }
 END_TEST
 START_TEST(test_layernorm_equals_reference) { for_each(check_layernorm); }
@@ -109,6 +154,24 @@ START_TEST(test_gelu_is_accurate)
             double wanted = 0.5 * (double)x * erfc(-(double)x / sqrt(2));
             ck_assert_msg(fabs((double)y - wanted) <= 3e-7 * fmax(1, fabs((double)x)), "%s: gelu(%.9g) = %.9g, not %.9g",
                           tables[i]->name, (double)x, (double)y, wanted);
+        }
+}
+END_TEST
+
+/* The slopes against central differences in double of the activations' definitions. */
+START_TEST(test_gelu_slope_is_accurate)
+{
+    const struct kernels *tables[3];
+    const size_t count = kernels_available(tables);
+    const float bias[1] = {0}, one[1] = {1};
+    for (size_t i = 0; i < count; i++)
+        for (float x = -12; x <= 12; x += 0.0031f) {
+            float y;
+            tables[i]->activate_gradient[ACTIVATION_GELU](&y, &x, bias, one, 1, 1);
+            const double h = 1e-5, a = (double)x + h, b = (double)x - h;
+            double wanted = 0.5 * (a * erfc(-a / sqrt(2)) - b * erfc(-b / sqrt(2))) / (2 * h);
+            ck_assert_msg(fabs((double)y - wanted) <= 1e-6, "%s: gelu'(%.9g) = %.9g, not %.9g", tables[i]->name,
+                          (double)x, (double)y, wanted);
         }
 }
 END_TEST
@@ -138,7 +201,11 @@ int main(void)
     tcase_add_test(tests, test_layernorm_equals_reference);
     tcase_add_test(tests, test_add_bias_equals_reference);
     tcase_add_test(tests, test_activations_equal_reference);
+    tcase_add_test(tests, test_activation_gradients_equal_reference);
+    tcase_add_test(tests, test_layernorm_gradient_equals_reference);
+    tcase_add_test(tests, test_add_positive_equals_reference);
     tcase_add_test(tests, test_gelu_is_accurate);
+    tcase_add_test(tests, test_gelu_slope_is_accurate);
     tcase_add_test(tests, test_rows_are_independent);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

@@ -11,7 +11,7 @@
 static const char *const folders[] = {"vit-hf",    "vit-hf-f16",   "vit-hf-bf16",       "vit-timm",
                                       "vit-timm-gap", "deit-hf", "deit-distilled-hf", "deit-distilled-timm"};
 
-enum { FOLDER_COUNT = sizeof folders / sizeof folders[0], BATCH = 5 };
+enum { FOLDER_COUNT = sizeof folders / sizeof folders[0] };
 
 /* A golden folder, opened, and the picture it was recorded with. */
 struct fixture {
@@ -155,7 +155,8 @@ START_TEST(test_raw_attention_equals_reference)
     struct fixture f;
     fixture_open(&f, folders[_i]);
     const size_t patches = f.info->grid_height * f.info->grid_width, layers = f.info->layers, heads = f.info->heads;
-    const vit_explain all = {VIT_ATTENTION_RAW, VIT_ALL, VIT_ALL}, last = {VIT_ATTENTION_RAW, VIT_LAYER_LAST, VIT_HEAD_MEAN};
+    const vit_explain all = {.method = VIT_ATTENTION_RAW, .layer = VIT_ALL, .head = VIT_ALL};
+    const vit_explain last = {.method = VIT_ATTENTION_RAW, .layer = VIT_LAYER_DEFAULT, .head = VIT_HEAD_MEAN};
     float *map = malloc(layers * heads * patches * sizeof *map), *mean = malloc(patches * sizeof *mean);
     float *wanted = malloc(patches * sizeof *wanted), *logits = malloc(f.info->classes * sizeof *logits);
     run_one(&f, &(vit_item){.pixels = f.pixels, .logits = logits, .explain = &all, .map = map});
@@ -179,37 +180,222 @@ START_TEST(test_raw_attention_equals_reference)
 }
 END_TEST
 
-START_TEST(test_batch_is_bit_identical)
+/* got and wanted [count] within 1e-3 of the largest wanted value. */
+static void assert_map(const struct fixture *f, const char *what, const float *got, const float *wanted, size_t count)
+{
+    double error = largest_difference(got, wanted, count) / largest_value(wanted, count);
+    ck_assert_msg(error <= 1e-3, "%s: %s differs by %g", f->path, what, error);
+}
+
+START_TEST(test_rollout_equals_reference)
+{
+    struct fixture f;
+    fixture_open(&f, folders[_i]);
+    const vit_explain explain = {.method = VIT_ATTENTION_ROLLOUT, .layer = VIT_LAYER_DEFAULT, .head = VIT_HEAD_MEAN};
+    const size_t patches = f.info->grid_height * f.info->grid_width;
+    float *map = malloc(patches * sizeof *map), *logits = malloc(f.info->classes * sizeof *logits);
+    if (f.info->prefix_tokens > 0) {
+        run_one(&f, &(vit_item){.pixels = f.pixels, .logits = logits, .explain = &explain, .map = map});
+        assert_map(&f, "rollout", map, expected(&f, "rollout", patches), patches);
+    } else {
+        vit_error err;
+        vit_map_shape shape;
+        ck_assert_int_eq(vit_explain_shape(f.model, &explain, &shape, &err), VIT_ERR_UNSUPPORTED);
+        ck_assert_str_eq(err.message,
+                         "rollout is the class token's row, and this model has no class token: ask for raw or legrad");
+    }
+    free(map);
+    free(logits);
+    fixture_close(&f);
+}
+END_TEST
+
+/* The sum of the last layers' maps, scaled to [0, 1]. */
+static void reference_sum(const float *layers, size_t count, size_t patches, float *map)
+{
+    double low = INFINITY, high = -INFINITY;
+    double *sum = calloc(patches, sizeof *sum);
+    for (size_t i = 0; i < count * patches; i++)
+        sum[i % patches] += layers[i];
+    for (size_t i = 0; i < patches; i++) {
+        low = fmin(low, sum[i]);
+        high = fmax(high, sum[i]);
+    }
+    for (size_t i = 0; i < patches; i++)
+        map[i] = (float)((sum[i] - low) / (high - low));
+    free(sum);
+}
+
+START_TEST(test_legrad_equals_reference)
+{
+    struct fixture f;
+    fixture_open(&f, folders[_i]);
+    const size_t patches = f.info->grid_height * f.info->grid_width, layers = f.info->layers;
+    const float *reference = expected(&f, "legrad", layers * patches);
+    vit_explain explain = {.method = VIT_ATTENTION_LEGRAD, .layer = VIT_ALL, .head = VIT_HEAD_MEAN};
+    float *maps = malloc(layers * patches * sizeof *maps), *logits = malloc(f.info->classes * sizeof *logits);
+    float *wanted = malloc(patches * sizeof *wanted);
+    const vit_item item = {.pixels = f.pixels, .logits = logits, .explain = &explain, .map = maps};
+    run_one(&f, &item);
+    for (size_t i = 0; i < layers; i++)
+        assert_map(&f, "legrad of a layer", maps + i * patches, reference + i * patches, patches);
+    explain.layer = 1;
+    run_one(&f, &item);
+    assert_map(&f, "legrad of layer 1", maps, reference + patches, patches);
+    explain.layer = VIT_LAYER_DEFAULT;
+    run_one(&f, &item);
+    reference_sum(reference, layers, patches, wanted);
+    assert_map(&f, "legrad", maps, wanted, patches);
+    explain.last_layers = 1;
+    run_one(&f, &item);
+    reference_sum(reference + (layers - 1) * patches, 1, patches, wanted);
+    assert_map(&f, "legrad of the last layer", maps, wanted, patches);
+    free(maps);
+    free(logits);
+    free(wanted);
+    fixture_close(&f);
+}
+END_TEST
+
+/* Several targets give each what it gives alone, and the top class is the default. */
+START_TEST(test_legrad_targets)
+{
+    struct fixture f;
+    fixture_open(&f, folders[_i]);
+    const size_t patches = f.info->grid_height * f.info->grid_width, last = f.info->classes - 1;
+    float *maps = malloc(2 * patches * sizeof *maps), *map = malloc(patches * sizeof *map);
+    float *logits = malloc(f.info->classes * sizeof *logits);
+    size_t top;
+    vit_explain explain = {.method = VIT_ATTENTION_LEGRAD, .layer = VIT_LAYER_DEFAULT, .head = VIT_HEAD_MEAN};
+    vit_item item = {.pixels = f.pixels, .logits = logits, .explain = &explain, .map = map};
+    run_one(&f, &item);
+    vit_top_k(&top, logits, f.info->classes, 1);
+    explain.target_count = 2;
+    explain.targets[0] = top == last ? 0 : last;
+    explain.targets[1] = top;
+    item.map = maps;
+    run_one(&f, &item);
+    ck_assert_mem_eq(maps + patches, map, patches * sizeof *map);
+    explain.target_count = 1;
+    item.map = map;
+    run_one(&f, &item);
+    ck_assert_mem_eq(maps, map, patches * sizeof *map);
+    ck_assert_mem_ne(maps, maps + patches, patches * sizeof *map);
+    free(maps);
+    free(map);
+    free(logits);
+    fixture_close(&f);
+}
+END_TEST
+
+/* The distances by their definition, from the reference's attention probabilities. */
+START_TEST(test_attention_distances)
+{
+    struct fixture f;
+    fixture_open(&f, folders[_i]);
+    const vit_model_info *info = f.info;
+    const size_t tokens = info->tokens, prefix = info->prefix_tokens, width = info->grid_width;
+    float *distances = malloc(info->layers * info->heads * sizeof *distances);
+    float *logits = malloc(info->classes * sizeof *logits);
+    run_one(&f, &(vit_item){.pixels = f.pixels, .logits = logits, .distances = distances});
+    for (size_t i = 0; i < info->layers * info->heads; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "attentions.%zu", i / info->heads);
+        const float *a = expected(&f, name, info->heads * tokens * tokens) + i % info->heads * tokens * tokens;
+        double mean = 0;
+        for (size_t q = prefix; q < tokens; q++) {
+            double sum = 0, weighted = 0;
+            for (size_t k = prefix; k < tokens; k++) {
+                const double dy = (double)((q - prefix) / width) - (double)((k - prefix) / width);
+                const double dx = (double)((q - prefix) % width) - (double)((k - prefix) % width);
+                sum += a[q * tokens + k];
+                weighted += a[q * tokens + k] * hypot(dy, dx) * (double)info->patch_size;
+            }
+            mean += weighted / sum / (double)(tokens - prefix);
+        }
+        ck_assert_double_eq_tol(distances[i], mean, 1e-3 * mean);
+    }
+    free(distances);
+    free(logits);
+    fixture_close(&f);
+}
+END_TEST
+
+enum { KINDS = 6 };
+
+/* What each place of a mixed batch asks for. */
+static vit_item item_of_kind(size_t kind, size_t classes)
+{
+    static const vit_explain explanations[KINDS - 2] = {
+        {.method = VIT_ATTENTION_RAW, .layer = 0, .head = VIT_HEAD_MEAN},
+        {.method = VIT_ATTENTION_ROLLOUT, .layer = VIT_LAYER_DEFAULT, .head = VIT_HEAD_MEAN},
+        {.method = VIT_ATTENTION_LEGRAD, .layer = VIT_LAYER_DEFAULT, .head = VIT_HEAD_MEAN},
+        {.method = VIT_ATTENTION_LEGRAD, .layer = VIT_LAYER_DEFAULT, .head = VIT_HEAD_MEAN, .targets = {1},
+         .target_count = 1},
+    };
+    vit_item item = {.logits = calloc(classes, sizeof(float)), .map = calloc(256, sizeof(float))};
+    if (kind == KINDS - 1)
+        item.distances = calloc(256, sizeof(float));
+    else if (kind > 0)
+        item.explain = &explanations[kind - 1];
+    return item;
+}
+
+static void free_item(vit_item *item)
+{
+    free(item->logits);
+    free(item->map);
+    free(item->distances);
+}
+
+/* Images with and without explanations of every kind, in every order of one batch: each result, scores and map, is
+ * bit for bit what the image gives alone without and with its explanation. */
+START_TEST(test_mixed_batch_is_bit_identical)
 {
     struct fixture f;
     fixture_open(&f, folders[_i]);
     vit_error err;
     vit_session *session;
     const size_t n = f.info->classes, floats = 3 * f.info->image_height * f.info->image_width;
-    const size_t patches = f.info->grid_height * f.info->grid_width;
-    const vit_explain raw = {VIT_ATTENTION_RAW, 0, VIT_HEAD_MEAN};
-    float *alone = malloc(n * sizeof *alone), *logits = malloc(BATCH * n * sizeof *logits);
-    float *pixels = malloc(BATCH * floats * sizeof *pixels), *map = malloc(patches * sizeof *map);
-    run_one(&f, &(vit_item){.pixels = f.pixels, .logits = alone});
-    ck_assert_int_eq(vit_session_create(&session, f.model, BATCH, &err), VIT_OK);
-    for (size_t count = 1; count <= BATCH; count++)
-        for (size_t place = 0; place < count; place++) {
-            vit_item items[BATCH] = {{0}};
+    const bool rollout = f.info->prefix_tokens > 0;
+    float *others = malloc(floats * sizeof *others);
+    for (size_t j = 0; j < floats; j++)
+        others[j] = -f.pixels[(j * 7 + 5) % floats];
+    vit_item alone[KINDS], plain = item_of_kind(0, n);
+    plain.pixels = f.pixels;
+    run_one(&f, &plain);
+    for (size_t kind = 0; kind < KINDS; kind++) {
+        alone[kind] = item_of_kind(kind == 2 && !rollout ? 0 : kind, n);
+        alone[kind].pixels = f.pixels;
+        run_one(&f, &alone[kind]);
+        ck_assert_mem_eq(alone[kind].logits, plain.logits, n * sizeof(float));
+    }
+    ck_assert_int_eq(vit_session_create(&session, f.model, KINDS + 2, &err), VIT_OK);
+    for (size_t count = 1; count <= KINDS + 2; count++)
+        for (size_t shift = 0; shift < KINDS; shift++) {
+            vit_item items[KINDS + 2];
             for (size_t i = 0; i < count; i++) {
-                for (size_t j = 0; j < floats; j++) /* every other image of the batch is another one */
-                    pixels[i * floats + j] = i == place ? f.pixels[j] : -f.pixels[(j * 7 + i) % floats];
-                items[i] = (vit_item){.pixels = pixels + i * floats, .logits = logits + i * n};
+                const size_t kind = (i + shift) % KINDS;
+                items[i] = item_of_kind(kind == 2 && !rollout ? 0 : kind, n);
+                items[i].pixels = i % 2 == shift % 2 ? f.pixels : others;
             }
-            items[0].explain = &raw;
-            items[0].map = map;
             ck_assert_int_eq(vit_session_run(session, items, count, &err), VIT_OK);
-            ck_assert_mem_eq(logits + place * n, alone, n * sizeof *alone);
+            for (size_t i = 0; i < count; i++) {
+                const vit_item *wanted = &alone[(i + shift) % KINDS];
+                if (items[i].pixels == f.pixels) {
+                    ck_assert_mem_eq(items[i].logits, wanted->logits, n * sizeof(float));
+                    ck_assert_mem_eq(items[i].map, wanted->map, 256 * sizeof(float));
+                    if (wanted->distances != NULL)
+                        ck_assert_mem_eq(items[i].distances, wanted->distances, 256 * sizeof(float));
+                }
+                free_item(&items[i]);
+            }
         }
     vit_session_free(session);
-    free(alone);
-    free(logits);
-    free(pixels);
-    free(map);
+    for (size_t kind = 0; kind < KINDS; kind++)
+        free_item(&alone[kind]);
+    free_item(&plain);
+    free(others);
     fixture_close(&f);
 }
 END_TEST
@@ -221,7 +407,7 @@ START_TEST(test_session_refuses_bad_arguments)
     vit_error err = {""};
     vit_session *session = NULL;
     float logits[10], map[36];
-    const vit_explain no_layer = {VIT_ATTENTION_RAW, 3, 0}, no_head = {VIT_ATTENTION_RAW, 0, 4};
+    const vit_explain no_layer = {.method = VIT_ATTENTION_RAW, .layer = 3}, no_head = {.method = VIT_ATTENTION_RAW, .head = 4};
     vit_item items[2] = {{.pixels = f.pixels, .logits = logits, .explain = &no_layer, .map = map}};
     ck_assert_int_eq(vit_session_create(&session, f.model, 0, &err), VIT_ERR_ARGUMENT);
     ck_assert_int_eq(vit_session_create(&session, f.model, 1, &err), VIT_OK);
@@ -287,7 +473,11 @@ int main(void)
     tcase_add_loop_test(tests, test_preprocess_equals_reference, 0, FOLDER_COUNT);
     tcase_add_loop_test(tests, test_logits_equal_reference, 0, FOLDER_COUNT);
     tcase_add_loop_test(tests, test_raw_attention_equals_reference, 0, FOLDER_COUNT);
-    tcase_add_loop_test(tests, test_batch_is_bit_identical, 0, FOLDER_COUNT);
+    tcase_add_loop_test(tests, test_rollout_equals_reference, 0, FOLDER_COUNT);
+    tcase_add_loop_test(tests, test_legrad_equals_reference, 0, FOLDER_COUNT);
+    tcase_add_loop_test(tests, test_legrad_targets, 0, FOLDER_COUNT);
+    tcase_add_loop_test(tests, test_attention_distances, 0, FOLDER_COUNT);
+    tcase_add_loop_test(tests, test_mixed_batch_is_bit_identical, 0, FOLDER_COUNT);
     tcase_add_test(tests, test_session_refuses_bad_arguments);
     tcase_add_test(tests, test_gemm_floor_counts_the_products);
     tcase_add_test(tests, test_scores_and_top_k);

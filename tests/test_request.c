@@ -4,15 +4,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/http/accept.h"
 #include "server/http/query.h"
 #include "server/http/request.h"
 #include "server/http/strbuf.h"
 
-enum { CLASSIFY = QUERY_MODEL | QUERY_TOP_K | QUERY_FUNCTION | QUERY_ATTENTION | QUERY_LAYER | QUERY_HEAD };
+enum { MODEL = 1 << PARAMETER_MODEL, CLASSIFY = (1 << PARAMETER_COLORMAP) - 1, EXPLAIN = (1 << PARAMETER_COUNT) - 1 };
 
-static struct query parse(const char *text)
+static struct choices parse(const char *text)
 {
-    struct query query;
+    struct choices query;
     struct problem problem = {0};
     ck_assert_msg(query_parse(text, CLASSIFY, &query, &problem), "%s: %s", text, problem.message);
     return query;
@@ -20,7 +21,7 @@ static struct query parse(const char *text)
 
 static void refuse(const char *text, unsigned allowed, const char *code, const char *said)
 {
-    struct query query;
+    struct choices query;
     struct problem problem = {0};
     ck_assert_msg(!query_parse(text, allowed, &query, &problem), "%s", text);
     ck_assert_int_eq(problem.status, 400);
@@ -34,12 +35,12 @@ START_TEST(test_query_defaults)
 {
     const char *const texts[] = {NULL, "", "&", "&&"};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
-        struct query query = parse(texts[i]);
+        struct choices query = parse(texts[i]);
         ck_assert_str_eq(query.model, "");
         ck_assert_uint_eq(query.top_k, 5);
         ck_assert_int_eq(query.function, VIT_SOFTMAX);
         ck_assert_int_eq(query.explain.method, VIT_ATTENTION_NONE);
-        ck_assert_int_eq(query.explain.layer, VIT_LAYER_LAST);
+        ck_assert_int_eq(query.explain.layer, VIT_LAYER_DEFAULT);
         ck_assert_int_eq(query.explain.head, VIT_HEAD_MEAN);
     }
 }
@@ -47,7 +48,7 @@ END_TEST
 
 START_TEST(test_query_values_are_read)
 {
-    struct query query = parse("model=a%2Db&top_k=0&function_to_apply=sigmoid&attention=raw&layer=all&head=11&");
+    struct choices query = parse("model=a%2Db&top_k=0&function_to_apply=sigmoid&attention=raw&layer=all&head=11&");
     ck_assert_str_eq(query.model, "a-b");
     ck_assert_uint_eq(query.top_k, 0);
     ck_assert_int_eq(query.function, VIT_SIGMOID);
@@ -61,19 +62,75 @@ START_TEST(test_query_values_are_read)
 }
 END_TEST
 
+START_TEST(test_picture_choices_are_read)
+{
+    struct choices choices;
+    struct problem problem = {0};
+    ck_assert(query_parse("attention=legrad&target=tabby%2C+tabby+cat,7&layers=4&colormap=turbo&alpha=.25&overlay=false&"
+                          "size=original", EXPLAIN, &choices, &problem));
+    ck_assert_int_eq(choices.explain.method, VIT_ATTENTION_LEGRAD);
+    ck_assert_str_eq(choices.target, "tabby, tabby cat,7");
+    ck_assert_uint_eq(choices.explain.last_layers, 4);
+    ck_assert_int_eq(choices.colormap, VIT_COLORMAP_TURBO);
+    ck_assert_float_eq(choices.alpha, 0.25f);
+    ck_assert(!choices.overlay && choices.original_size);
+    ck_assert(query_parse("attention=legrad&layers=all&alpha=1.&overlay=true&size=model", EXPLAIN, &choices, &problem));
+    ck_assert_uint_eq(choices.explain.last_layers, 0);
+    ck_assert(choices.alpha == 1 && choices.overlay && !choices.original_size);
+    const char *const bad[] = {"", ".", "1.1", "-0", "+1", "1e-1", "0x1", "nan", "0,5", "0.5.5", " 1", "0.123456789012345678901"};
+    char text[64];
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        snprintf(text, sizeof text, "alpha=%s", bad[i]);
+        refuse(text, EXPLAIN, "invalid_parameter", "alpha");
+    }
+    refuse("colormap=jet", EXPLAIN, "invalid_parameter", "viridis or turbo");
+    refuse("overlay=1", EXPLAIN, "invalid_parameter", "true or false");
+    refuse("size=224", EXPLAIN, "invalid_parameter", "model or original");
+}
+END_TEST
+
+START_TEST(test_accept)
+{
+    static const struct {
+        const char *accept;
+        bool by_default, otherwise; /* a picture, where it is preferred and where JSON is */
+    } cases[] = {
+        {NULL, true, false},
+        {"", true, false},
+        {"*/*", true, false},
+        {"image/png", true, true},
+        {"application/json", false, false},
+        {"application/json, */*", false, false},
+        {"text/html,image/*;q=0.8,*/*;q=0.5", true, true},
+        {"image/png;q=0.5, application/json", false, false},
+        {"image/png, application/json", true, false},
+        {"application/json;q=0.001, image/png;q=0", false, false},
+        {"IMAGE/PNG ; q=0.9 , APPLICATION/JSON;q=0.8", true, true},
+        {"application/*", false, false},
+        {"text/html", true, false},
+        {",,;q=,image/pn,image/pngx,/,*", true, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        ck_assert_msg(accepts_picture(cases[i].accept, true) == cases[i].by_default, "%s", cases[i].accept);
+        ck_assert_msg(accepts_picture(cases[i].accept, false) == cases[i].otherwise, "%s", cases[i].accept);
+    }
+}
+END_TEST
+
 START_TEST(test_query_mistakes_are_named)
 {
     refuse("topk=5", CLASSIFY, "unknown_parameter", "'topk'; allowed here: model, top_k,");
     refuse("Top_k=5", CLASSIFY, "unknown_parameter", "'Top_k'");
-    refuse("top_k=5", QUERY_MODEL, "unknown_parameter", "allowed here: model");
+    refuse("top_k=5", MODEL, "unknown_parameter", "allowed here: model");
     refuse("=5", CLASSIFY, "unknown_parameter", "''");
     refuse("top_k=5&model=m&top_k=5", CLASSIFY, "duplicate_parameter", "'top_k'");
     refuse("top%5fk=5&top_k=5", CLASSIFY, "duplicate_parameter", "'top_k'");
-    refuse("attention=rollout", CLASSIFY, "invalid_parameter", "none or raw");
+    refuse("attention=gradcam", CLASSIFY, "invalid_parameter", "none, raw, rollout or legrad");
+    refuse("layers=0", CLASSIFY, "invalid_parameter", "layers");
+    refuse("target=", CLASSIFY, "invalid_parameter", "target");
+    refuse("alpha=0.5", CLASSIFY, "unknown_parameter", "'alpha'");
     refuse("function_to_apply=relu", CLASSIFY, "invalid_parameter", "softmax, sigmoid or none");
     refuse("model=", CLASSIFY, "invalid_parameter", "model");
-    refuse("layer=1", CLASSIFY, "invalid_parameter", "layer only goes with attention=raw");
-    refuse("attention=none&head=1", CLASSIFY, "invalid_parameter", "head only goes with attention=raw");
     refuse("attention=raw&layer=mean", CLASSIFY, "invalid_parameter", "layer");
     refuse("attention=raw&head=-1", CLASSIFY, "invalid_parameter", "head");
     refuse("model=%4", CLASSIFY, "malformed_query", "escape");
@@ -98,7 +155,7 @@ START_TEST(test_query_survives_any_length)
 {
     enum { LENGTH = 70000 };
     char *text = malloc(LENGTH + 1);
-    struct query query;
+    struct choices query;
     struct problem problem = {0};
     memset(text, 'a', LENGTH);
     text[LENGTH] = '\0';
@@ -289,6 +346,8 @@ int main(void)
     TCase *query = tcase_create("query"), *request = tcase_create("request"), *json = tcase_create("json");
     tcase_add_test(query, test_query_defaults);
     tcase_add_test(query, test_query_values_are_read);
+    tcase_add_test(query, test_picture_choices_are_read);
+    tcase_add_test(query, test_accept);
     tcase_add_test(query, test_query_mistakes_are_named);
     tcase_add_test(query, test_query_integers_are_strict);
     tcase_add_test(query, test_query_survives_any_length);

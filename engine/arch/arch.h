@@ -32,7 +32,14 @@ struct arch_image {
     const float *pixels; /* [3, H, W] */
     float *logits;       /* [N] */
     float *features;     /* [embedding_width] or NULL */
-    const struct attention_observer *observer; /* or NULL */
+    const struct observer *observer; /* or NULL */
+};
+
+/* Weights that people like to look at; a member is NULL where the architecture has no such thing. */
+struct arch_inside {
+    const float *filters;   /* [filter_count, 3, P, P]: the patch embedding */
+    size_t filter_count;
+    const float *positions; /* [gh*gw, width]: the patches' position embeddings */
 };
 
 struct arch {
@@ -42,7 +49,7 @@ struct arch {
     bool (*recognise)(const struct folder *folder);
 
     /* *state: the architecture's own view of the weights (borrowed from folder->weights); fills in the fields of
-     * *info that describe the network, all but preprocess, layout and the dtypes. */
+     * *info that describe the network, explanations included; all but preprocess, layout and the dtypes. */
     vit_status (*load)(void **state, const struct folder *folder, vit_model_info *info, vit_error *err);
     void (*free)(void *state);
 
@@ -52,6 +59,14 @@ struct arch {
     /* Runs the batch in that memory, 64-byte aligned. */
     void (*forward)(const void *state, const struct compute *compute, float *memory, const struct arch_image *images,
                     size_t count);
+
+    /* For LeGrad, NULL where info->explanations lacks it. The blocks [L] that observers see, and the gradient [C], at
+     * mean [C], of the class's logit as the head would give it for that mean token. */
+    const struct block *(*blocks)(const void *state);
+    void (*score_gradient)(const void *state, const struct compute *compute, float *gradient, const float *mean,
+                           size_t class_index);
+
+    struct arch_inside (*inside)(const void *state);
 };
 
 /* The row that recognises the folder, or NULL. */

@@ -79,15 +79,6 @@ static void normalise(const struct vit *vit, const struct compute *compute, floa
     compute->kernels->layernorm(y, x, vit->norm.weight, vit->norm.bias, vit->norm.eps, rows, vit->width);
 }
 
-static void mean_rows(float *mean, const float *rows, size_t count, size_t width)
-{
-    memset(mean, 0, width * sizeof *mean);
-    for (size_t i = 0; i < count; i++)
-        add(mean, rows + i * width, width);
-    for (size_t i = 0; i < width; i++)
-        mean[i] /= (float)count;
-}
-
 /* pooled [C] (and, with distillation, a second row) from the last block's tokens [T, C], which are overwritten. */
 static void pool(const struct vit *vit, const struct compute *compute, float *pooled, float *tokens)
 {
@@ -145,6 +136,28 @@ static void forward(const void *state, const struct compute *compute, float *are
         classify(vit, compute, &layout.scratch, layout.tokens + i * image_floats, &images[i]);
 }
 
+static const struct block *blocks(const void *state)
+{
+    return ((const struct vit *)state)->blocks;
+}
+
+static void score_gradient(const void *state, const struct compute *compute, float *gradient, const float *mean,
+                           size_t class_index)
+{
+    const struct vit *vit = state;
+    memcpy(gradient, vit->head.weight + class_index * vit->width, vit->width * sizeof *gradient);
+    if (vit->pooling == POOL_DISTILLED)
+        halve_sum(gradient, vit->head_distilled.weight + class_index * vit->width, vit->width);
+    compute->kernels->layernorm_gradient(gradient, mean, vit->norm.weight, vit->norm.eps, 1, vit->width);
+}
+
+static struct arch_inside inside(const void *state)
+{
+    const struct vit *vit = state;
+    return (struct arch_inside){.filters = vit->patches.weight, .filter_count = vit->width,
+                                .positions = vit->positions + vit->prefix * vit->width};
+}
+
 const struct arch arch_vit = {
     .name = "vit",
     .runs = "transformers vit and deit, timm vit_* and deit_*",
@@ -153,4 +166,7 @@ const struct arch arch_vit = {
     .free = vit_release,
     .memory = memory,
     .forward = forward,
+    .blocks = blocks,
+    .score_gradient = score_gradient,
+    .inside = inside,
 };

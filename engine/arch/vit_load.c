@@ -513,6 +513,9 @@ static void describe(const struct vit *vit, vit_model_info *info)
     info->mlp_width = vit->mlp_width;
     info->classes = vit->classes;
     info->embedding_width = vit->width;
+    info->explanations = 1u << VIT_ATTENTION_RAW | 1u << VIT_ATTENTION_LEGRAD;
+    if (vit->class_token != NULL)
+        info->explanations |= 1u << VIT_ATTENTION_ROLLOUT;
 }
 
 vit_status vit_load(void **state, const struct folder *folder, vit_model_info *info, vit_error *err)

@@ -6,7 +6,7 @@
 #include "engine/image/image.h"
 
 #include <math.h>
-#include <string.h>
+#include <stdlib.h>
 
 #include "engine/base/error.h"
 
@@ -24,10 +24,10 @@ struct axis {
     size_t pad, begin, count; /* result pixels before the picture; picture pixels shown */
 };
 
-static vit_status resized_size(const vit_preprocess *p, const vit_image *image, size_t *width, size_t *height,
-                               vit_error *err)
+/* In: a picture's sides; out: those after the resize. */
+static vit_status resized_size(const vit_preprocess *p, size_t *width, size_t *height, vit_error *err)
 {
-    double w = (double)image->width, h = (double)image->height;
+    double w = (double)*width, h = (double)*height;
     double to_w = (double)p->resize_width, to_h = (double)p->resize_height, ratio;
     switch (p->resize) {
     case VIT_RESIZE_EXACT:
@@ -36,8 +36,8 @@ static vit_status resized_size(const vit_preprocess *p, const vit_image *image, 
         break;
     case VIT_RESIZE_SHORTEST_EDGE:
         ratio = to_h * fmax(w, h) / fmin(w, h);
-        h = image->width <= image->height ? floor(ratio) : to_h;
-        w = image->width <= image->height ? to_h : floor(ratio);
+        h = *width <= *height ? floor(ratio) : to_h;
+        w = *width <= *height ? to_h : floor(ratio);
         break;
     case VIT_RESIZE_LONGEST_EDGE:
         ratio = fmax(h / to_h, w / to_w);
@@ -50,8 +50,7 @@ static vit_status resized_size(const vit_preprocess *p, const vit_image *image, 
     if (!(w >= 1 && h >= 1 && w <= MAX_RESIZED_SIDE && h <= MAX_RESIZED_SIDE))
         return vit_error_set(
             err, VIT_ERR_IMAGE_SIZE,
-            "an image of %zux%zu would be resized to %.0fx%.0f: send one of a more usual shape", image->width,
-            image->height, w, h);
+            "an image of %zux%zu would be resized to %.0fx%.0f: send one of a more usual shape", *width, *height, w, h);
     *width = (size_t)w;
     *height = (size_t)h;
     return VIT_OK;
@@ -117,7 +116,7 @@ static void normalise(float *tensor, const uint8_t *pixels, size_t stride, const
         }
 }
 
-static vit_status check(const vit_preprocess *p, const vit_image *image, vit_error *err)
+static vit_status check(const vit_preprocess *p, vit_error *err)
 {
     bool resizes = p->resize != VIT_RESIZE_NONE;
     bool both = p->resize == VIT_RESIZE_EXACT || p->resize == VIT_RESIZE_LONGEST_EDGE;
@@ -128,19 +127,18 @@ static vit_status check(const vit_preprocess *p, const vit_image *image, vit_err
         return vit_error_set(err, VIT_ERR_ARGUMENT,
                              "preprocessing to %zux%zu over %zux%zu is not something that can be done",
                              p->width, p->height, p->resize_width, p->resize_height);
-    if (image->pixels == NULL || image->width == 0 || image->height == 0)
-        return vit_error_set(err, VIT_ERR_ARGUMENT, "an image without pixels cannot be preprocessed");
     return VIT_OK;
 }
 
-vit_status vit_preprocess_apply(const vit_preprocess *preprocess, const vit_image *image, float *tensor,
-                                vit_error *err)
+/* Both axes of a picture of width x height, from its resize to the crop. */
+static vit_status plan(const vit_preprocess *p, size_t width, size_t height, struct axis *x, struct axis *y,
+                       vit_error *err)
 {
-    const vit_preprocess *p = preprocess;
-    size_t width = 0, height = 0;
-    vit_status status = check(p, image, err);
+    vit_status status = check(p, err);
+    if (status == VIT_OK && (width == 0 || height == 0))
+        status = vit_error_set(err, VIT_ERR_ARGUMENT, "an image without pixels cannot be preprocessed");
     if (status == VIT_OK)
-        status = resized_size(p, image, &width, &height, err);
+        status = resized_size(p, &width, &height, err);
     if (status != VIT_OK)
         return status;
     if (p->crop == VIT_CROP_NONE && (width != p->width || height != p->height))
@@ -148,18 +146,62 @@ vit_status vit_preprocess_apply(const vit_preprocess *preprocess, const vit_imag
             err, VIT_ERR_IMAGE_SIZE,
             "the model takes %zux%zu and neither resizes nor crops; this image comes to %zux%zu", p->width,
             p->height, width, height);
-    struct axis x = axis_make(p->crop, width, p->width), y = axis_make(p->crop, height, p->height);
-    if (width == image->width && height == image->height) {
+    *x = axis_make(p->crop, width, p->width);
+    *y = axis_make(p->crop, height, p->height);
+    return VIT_OK;
+}
+
+vit_status vit_preprocess_apply(const vit_preprocess *preprocess, const vit_image *image, float *tensor,
+                                vit_error *err)
+{
+    const vit_preprocess *p = preprocess;
+    struct axis x, y;
+    vit_status status = plan(p, image->pixels == NULL ? 0 : image->width, image->height, &x, &y, err);
+    if (status != VIT_OK)
+        return status;
+    if (x.size == image->width && y.size == image->height) {
         const uint8_t *shown = image->pixels + (y.begin * image->width + x.begin) * 3;
         normalise(tensor, shown, image->width * 3, &x, &y, p);
         return VIT_OK;
     }
-    const struct image_window window = {width, height, x.begin, y.begin, x.count, y.count};
+    const struct image_window window = {x.size, y.size, x.begin, y.begin, x.count, y.count};
     vit_image resized;
     status = image_resize_window(&resized, image, &window, p->filter, err);
     if (status != VIT_OK)
         return status;
     normalise(tensor, resized.pixels, resized.width * 3, &x, &y, p);
     vit_image_release(&resized);
+    return VIT_OK;
+}
+
+vit_status vit_preprocess_undo(const vit_preprocess *preprocess, const float *tensor, vit_image *out, vit_error *err)
+{
+    const vit_preprocess *p = preprocess;
+    const size_t n = p->width * p->height;
+    vit_image image = {.pixels = malloc(3 * n), .width = p->width, .height = p->height};
+    if (image.pixels == NULL)
+        return vit_error_set(err, VIT_ERR_NO_MEMORY, "no memory for a picture of %zux%zu", p->width, p->height);
+    for (size_t i = 0; i < 3 * n; i++) {
+        const size_t channel = i % 3;
+        const double value =
+            ((double)tensor[channel * n + i / 3] * p->std[channel] + p->mean[channel]) / p->rescale_factor;
+        image.pixels[i] = value > 0 ? (uint8_t)(fmin(value, 255) + 0.5) : 0;
+    }
+    *out = image;
+    return VIT_OK;
+}
+
+vit_status vit_preprocess_region(const vit_preprocess *preprocess, size_t width, size_t height, vit_region *region,
+                                 vit_error *err)
+{
+    struct axis x, y;
+    vit_status status = plan(preprocess, width, height, &x, &y, err);
+    if (status != VIT_OK)
+        return status;
+    const double to_width = (double)width / (double)x.size, to_height = (double)height / (double)y.size;
+    *region = (vit_region){.left = (double)x.origin * to_width,
+                           .top = (double)y.origin * to_height,
+                           .width = (double)preprocess->width * to_width,
+                           .height = (double)preprocess->height * to_height};
     return VIT_OK;
 }

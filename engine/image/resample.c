@@ -353,3 +353,12 @@ vit_status vit_image_resize(vit_image *out, const vit_image *in, size_t width, s
     const struct image_window whole = {width, height, 0, 0, width, height};
     return image_resize_window(out, in, &whole, filter, err);
 }
+
+const char *vit_filter_name(vit_filter filter)
+{
+    static const char *const names[] = {
+        [VIT_FILTER_NEAREST] = "nearest", [VIT_FILTER_BOX] = "box",         [VIT_FILTER_BILINEAR] = "bilinear",
+        [VIT_FILTER_HAMMING] = "hamming", [VIT_FILTER_BICUBIC] = "bicubic", [VIT_FILTER_LANCZOS] = "lanczos",
+    };
+    return names[filter];
+}

@@ -3,6 +3,7 @@
  * and every product has the same shape whatever the batch, so results are bit-identical (see gemm.h).
  */
 #include <math.h>
+#include <string.h>
 
 #include "engine/layers/layers.h"
 
@@ -25,7 +26,7 @@ static void linear_add(const struct linear *linear, const struct compute *comput
 
 /* softmax(q k^T / sqrt(HD)) v for each head; out [T, C] holds the heads side by side. */
 static void attention(const struct block *block, const struct compute *compute, const struct block_scratch *scratch,
-                      float *out, size_t tokens, size_t layer, const struct attention_observer *observer)
+                      float *out, size_t tokens, size_t layer, const struct observer *observer)
 {
     const size_t width = block->proj.in, head_width = width / block->heads, stride = 3 * width;
     for (size_t head = 0; head < block->heads; head++) {
@@ -36,8 +37,8 @@ static void attention(const struct block *block, const struct compute *compute, 
                                 .c = probabilities, .ldc = tokens},
                  compute->trace);
         compute->kernels->softmax(probabilities, tokens, tokens);
-        if (observer != NULL)
-            observer->observe(observer->context, layer, head, probabilities, tokens);
+        if (observer != NULL && observer->attention != NULL)
+            observer->attention(observer->context, layer, head, probabilities, tokens);
         gemm_run(&(struct gemm){.m = tokens, .n = head_width, .k = tokens, .alpha = 1, .beta = 0, .a = probabilities,
                                 .lda = tokens, .b = v, .ldb = stride, .b_transposed = false,
                                 .c = out + head * head_width, .ldc = width},
@@ -46,26 +47,87 @@ static void attention(const struct block *block, const struct compute *compute, 
 }
 
 static void mlp(const struct block *block, const struct compute *compute, const struct block_scratch *scratch,
-                float *x, size_t tokens)
+                float *x, size_t tokens, const struct block_tape *tape)
 {
     const struct linear *fc1 = &block->fc1;
     gemm_run(&(struct gemm){.m = tokens, .n = fc1->out, .k = fc1->in, .alpha = 1, .beta = 0, .a = scratch->normed,
                             .lda = fc1->in, .b = fc1->weight, .ldb = fc1->in, .b_transposed = true,
                             .c = scratch->hidden, .ldc = fc1->out},
              compute->trace);
+    if (tape != NULL)
+        memcpy(tape->hidden, scratch->hidden, tokens * fc1->out * sizeof(float));
     compute->kernels->activate[block->activation](scratch->hidden, fc1->bias, tokens, fc1->out);
     linear_add(&block->fc2, compute, x, scratch->hidden, tokens);
 }
 
+static void keep_values(const struct block_tape *tape, const float *qkv, size_t tokens, size_t width)
+{
+    for (size_t i = 0; i < tokens; i++)
+        memcpy(tape->values + i * width, qkv + (3 * i + 2) * width, width * sizeof *qkv);
+}
+
 void block_forward(const struct block *block, const struct compute *compute, const struct block_scratch *scratch,
-                   float *x, size_t tokens, size_t layer, const struct attention_observer *observer)
+                   float *x, size_t tokens, size_t layer, const struct observer *observer)
 {
     const size_t width = block->proj.in;
+    const struct block_tape *tape = observer != NULL && observer->tapes != NULL ? &observer->tapes[layer] : NULL;
     norm_forward(&block->norm1, compute, scratch->normed, x, tokens, width);
     linear_forward(&block->qkv, compute, scratch->qkv, scratch->normed, width, tokens);
     attention(block, compute, scratch, scratch->normed, tokens, layer, observer);
     linear_add(&block->proj, compute, x, scratch->normed, tokens);
+    if (tape != NULL) {
+        keep_values(tape, scratch->qkv, tokens, width);
+        memcpy(tape->residual, x, tokens * width * sizeof *x);
+    }
 
     norm_forward(&block->norm2, compute, scratch->normed, x, tokens, width);
-    mlp(block, compute, scratch, x, tokens);
+    mlp(block, compute, scratch, x, tokens, tape);
+    if (tape != NULL)
+        mean_rows(tape->mean, x, tokens, width);
+}
+
+/* ---- backward ---- */
+
+/* y [rows, in] = scale * gradient [rows, out] weight */
+static void linear_backward(const struct linear *linear, const struct compute *compute, float *y, const float *gradient,
+                            float scale, size_t rows)
+{
+    gemm_run(&(struct gemm){.m = rows, .n = linear->in, .k = linear->out, .alpha = scale, .beta = 0, .a = gradient,
+                            .lda = linear->out, .b = linear->weight, .ldb = linear->in, .b_transposed = false, .c = y,
+                            .ldc = linear->in},
+             compute->trace);
+}
+
+/*
+ * The score sees the mean of the block's result, so every token's result has the same gradient g = mean_gradient / T,
+ * and fc2 is passed once for all tokens. From there back, token by token: activation, fc1, norm2, and, with the
+ * residual around the MLP, proj; then for each head d score / d probabilities = d score / d output v^T.
+ */
+void block_backward(const struct block *block, const struct compute *compute, const struct block_scratch *scratch,
+                    const struct block_tape *tape, const float *mean_gradient, size_t tokens, size_t layer,
+                    const struct observer *observer)
+{
+    const size_t width = block->proj.in, head_width = width / block->heads;
+    const float share = 1.0f / (float)tokens;
+    linear_backward(&block->fc2, compute, scratch->row, mean_gradient, share, 1);
+    compute->kernels->activate_gradient[block->activation](scratch->hidden, tape->hidden, block->fc1.bias,
+                                                           scratch->row, tokens, block->fc1.out);
+    float *gradient = scratch->normed; /* [T, C] */
+    linear_backward(&block->fc1, compute, gradient, scratch->hidden, 1, tokens);
+    compute->kernels->layernorm_gradient(gradient, tape->residual, block->norm2.weight, block->norm2.eps, tokens,
+                                         width);
+    for (size_t i = 0; i < tokens; i++)
+        for (size_t c = 0; c < width; c++)
+            gradient[i * width + c] += share * mean_gradient[c];
+
+    float *output_gradient = scratch->qkv; /* [T, C] */
+    linear_backward(&block->proj, compute, output_gradient, gradient, 1, tokens);
+    for (size_t head = 0; head < block->heads; head++) {
+        gemm_run(&(struct gemm){.m = tokens, .n = tokens, .k = head_width, .alpha = 1, .beta = 0,
+                                .a = output_gradient + head * head_width, .lda = width,
+                                .b = tape->values + head * head_width, .ldb = width, .b_transposed = true,
+                                .c = scratch->probabilities, .ldc = tokens},
+                 compute->trace);
+        observer->attention(observer->context, layer, head, scratch->probabilities, tokens);
+    }
 }

@@ -29,10 +29,21 @@ struct norm {
     float eps;
 };
 
-/* Sees the attention probabilities of one image as they are computed, head by head, layer by layer. */
-struct attention_observer {
-    void (*observe)(void *context, size_t layer, size_t head, const float *probabilities /* [T, T] */, size_t tokens);
+/* What a block's forward pass keeps for block_backward(). */
+struct block_tape {
+    float *values;   /* [T, C]: v of all heads, side by side */
+    float *residual; /* [T, C]: the tokens between attention and MLP */
+    float *hidden;   /* [T, M]: fc1's result before bias and activation */
+    float *mean;     /* [C]: the block's result, averaged over the tokens */
+};
+
+/* Whoever wants to know more of one image's run than its result. Members are NULL where not wanted. */
+struct observer {
+    /* Sees the attention probabilities (in block_backward(): their gradient) as they are computed, head by head, layer
+     * by layer; matrix [T, T] has a row for each query. */
+    void (*attention)(void *context, size_t layer, size_t head, const float *matrix, size_t tokens);
     void *context;
+    const struct block_tape *tapes; /* [L], filled in */
 };
 
 /* Pre-norm encoder block (arXiv 2010.11929, equations 2 and 3):
@@ -53,6 +64,7 @@ struct block_scratch {
     float *qkv;           /* [T, 3*C] */
     float *probabilities; /* [T, T], of one head */
     float *hidden;        /* [T, M] */
+    float *row;           /* [M]; block_backward() alone */
 };
 
 /* y [rows, out] = x [rows, in] weight^T + bias; y has `out` floats per row, x has x_stride. */
@@ -61,7 +73,17 @@ void linear_forward(const struct linear *linear, const struct compute *compute, 
 
 /* In place on one image, x [T, C]. observer may be NULL. */
 void block_forward(const struct block *block, const struct compute *compute, const struct block_scratch *scratch,
-                   float *x, size_t tokens, size_t layer, const struct attention_observer *observer);
+                   float *x, size_t tokens, size_t layer, const struct observer *observer);
+
+/* The gradient of a score with respect to the block's attention probabilities, shown to observer->attention head by
+ * head. mean_gradient [C]: the score's gradient with respect to the block's result averaged over the tokens (tape->mean).
+ * tape: of a forward pass of this block. */
+void block_backward(const struct block *block, const struct compute *compute, const struct block_scratch *scratch,
+                    const struct block_tape *tape, const float *mean_gradient, size_t tokens, size_t layer,
+                    const struct observer *observer);
+
+/* mean [width] of rows [count, width] */
+void mean_rows(float *mean, const float *rows, size_t count, size_t width);
 
 /* Splits an image [3, H, W] into non-overlapping P x P patches, row by row: patches [gh*gw, 3*P*P], each in the order
  * (channel, row, column) of a convolution kernel, so that a Linear over it is the patch embedding. */

@@ -13,10 +13,108 @@ struct vit_session {
     const vit_model *model;
     size_t max_batch;
     float *memory; /* as arch->memory() says for max_batch */
-    struct arch_image *images;            /* [max_batch] */
-    struct raw_map *raw;                  /* [max_batch] */
-    struct attention_observer *observers; /* [max_batch] */
+    struct arch_image *images;  /* [max_batch] */
+    struct raw_map *raw;        /* [max_batch] */
+    struct distance_map *distances; /* [max_batch] */
+    struct observer *observers; /* [max_batch] */
+
+    /* One image's rollout or LeGrad. Large, but not resident before it is used. */
+    float *explain_memory;
+    struct rollout rollout;
+    struct legrad legrad;
 };
+
+/* ---- memory ---- */
+
+/* Hands out pieces of an allocation; from NULL it only counts. */
+struct pieces {
+    float *memory;
+    size_t used; /* floats */
+    bool overflow;
+};
+
+static float *piece(struct pieces *pieces, size_t rows, size_t columns)
+{
+    size_t floats, end;
+    if (!size_multiply(rows, columns, &floats) || __builtin_add_overflow(pieces->used, (floats + 15) / 16 * 16, &end)) {
+        pieces->overflow = true;
+        return NULL;
+    }
+    float *start = pieces->memory != NULL ? pieces->memory + pieces->used : NULL;
+    pieces->used = end;
+    return start;
+}
+
+static void lay_out_explanations(vit_session *session, struct pieces *pieces)
+{
+    const vit_model *model = session->model;
+    const vit_model_info *info = &model->info;
+    const size_t tokens = info->tokens, width = info->width;
+    if (info->explanations & 1u << VIT_ATTENTION_ROLLOUT)
+        session->rollout = (struct rollout){
+            .info = info,
+            .layers = piece(pieces, info->layers * tokens, tokens),
+            .row = piece(pieces, 1, tokens),
+            .next = piece(pieces, 1, tokens),
+        };
+    if (!(info->explanations & 1u << VIT_ATTENTION_LEGRAD))
+        return;
+    struct legrad *legrad = &session->legrad;
+    *legrad = (struct legrad){
+        .info = info,
+        .blocks = model->arch->blocks(model->state),
+        .state = model->state,
+        .score_gradient = model->arch->score_gradient,
+        .tapes = legrad->tapes,
+        .scratch = {.normed = piece(pieces, tokens, width),
+                    .qkv = piece(pieces, tokens, width),
+                    .probabilities = piece(pieces, tokens, tokens),
+                    .hidden = piece(pieces, tokens, info->mlp_width),
+                    .row = piece(pieces, 1, info->mlp_width)},
+        .gradient = piece(pieces, 1, width),
+        .relevance = piece(pieces, 1, tokens),
+    };
+    for (size_t i = 0; i < info->layers; i++)
+        legrad->tapes[i] = (struct block_tape){.values = piece(pieces, tokens, width),
+                                               .residual = piece(pieces, tokens, width),
+                                               .hidden = piece(pieces, tokens, info->mlp_width),
+                                               .mean = piece(pieces, 1, width)};
+}
+
+static bool allocate_explanations(vit_session *session)
+{
+    const vit_model_info *info = &session->model->info;
+    struct pieces counted = {0};
+    size_t bytes;
+    session->legrad.tapes = calloc(info->layers, sizeof *session->legrad.tapes);
+    if (session->legrad.tapes == NULL)
+        return false;
+    lay_out_explanations(session, &counted);
+    if (counted.overflow || !size_multiply(counted.used, sizeof(float), &bytes))
+        return false;
+    if (bytes == 0)
+        return true;
+    session->explain_memory = aligned_alloc(64, bytes);
+    if (session->explain_memory != NULL)
+        lay_out_explanations(session, &(struct pieces){.memory = session->explain_memory});
+    return session->explain_memory != NULL;
+}
+
+static bool allocate(vit_session *session, size_t bytes)
+{
+    const vit_model_info *info = &session->model->info;
+    const size_t max_batch = session->max_batch, table = info->grid_height * (2 * info->grid_width - 1);
+    session->memory = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    session->images = calloc(max_batch, sizeof *session->images);
+    session->raw = calloc(max_batch, sizeof *session->raw);
+    session->distances = calloc(max_batch, sizeof *session->distances);
+    session->observers = calloc(max_batch, sizeof *session->observers);
+    if (session->memory == NULL || session->images == NULL || session->raw == NULL || session->distances == NULL ||
+        session->observers == NULL)
+        return false;
+    session->distances[0].table = calloc(table, sizeof(float));
+    return session->distances[0].table != NULL && allocate_explanations(session);
+}
 
 vit_status vit_session_create(vit_session **session, const vit_model *model, size_t max_batch, vit_error *err)
 {
@@ -29,11 +127,7 @@ vit_status vit_session_create(vit_session **session, const vit_model *model, siz
         return vit_error_set(err, VIT_ERR_NO_MEMORY, "no memory for a session of %zu images", max_batch);
     }
     *created = (vit_session){.model = model, .max_batch = max_batch};
-    created->memory = aligned_alloc(64, (bytes + 63) / 64 * 64);
-    created->images = calloc(max_batch, sizeof *created->images);
-    created->raw = calloc(max_batch, sizeof *created->raw);
-    created->observers = calloc(max_batch, sizeof *created->observers);
-    if (created->memory == NULL || created->images == NULL || created->raw == NULL || created->observers == NULL) {
+    if (!allocate(created, bytes)) {
         vit_session_free(created);
         return vit_error_set(err, VIT_ERR_NO_MEMORY, "no memory for a session of %zu images (%zu bytes)", max_batch,
                              bytes);
@@ -49,32 +143,31 @@ void vit_session_free(vit_session *session)
     free(session->memory);
     free(session->images);
     free(session->raw);
+    if (session->distances != NULL)
+        free(session->distances[0].table);
+    free(session->distances);
     free(session->observers);
+    free(session->explain_memory);
+    free(session->legrad.tapes);
     free(session);
 }
 
-vit_status vit_explain_shape(const vit_model *model, const vit_explain *explain, size_t *layers, size_t *heads,
-                             vit_error *err)
+/* ---- running ---- */
+
+vit_status vit_explain_shape(const vit_model *model, const vit_explain *explain, vit_map_shape *shape, vit_error *err)
 {
-    return explain_shape(&model->info, explain, layers, heads, err);
+    return explain_shape(&model->info, explain, shape, err);
 }
 
-/* Gives image i its observer, when an explanation is wanted. */
-static vit_status observe(vit_session *session, const vit_item *item, size_t i, vit_error *err)
+static vit_attention method_of(const vit_item *item)
 {
-    const vit_model_info *info = &session->model->info;
-    size_t layers, heads;
-    session->images[i].observer = NULL;
-    if (item->explain == NULL || item->explain->method == VIT_ATTENTION_NONE)
-        return VIT_OK;
-    vit_status status = explain_shape(info, item->explain, &layers, &heads, err);
-    if (status != VIT_OK)
-        return status;
-    session->raw[i] = (struct raw_map){.info = info, .explain = item->explain, .map = item->map,
-                                       .has_class_token = info->prefix_tokens > 0};
-    session->observers[i] = raw_observer(&session->raw[i]);
-    session->images[i].observer = &session->observers[i];
-    return VIT_OK;
+    return item->explain != NULL ? item->explain->method : VIT_ATTENTION_NONE;
+}
+
+/* Rollout and LeGrad need memory for a whole run, which a session has for one image only. */
+static bool runs_alone(const vit_item *item)
+{
+    return method_of(item) == VIT_ATTENTION_ROLLOUT || method_of(item) == VIT_ATTENTION_LEGRAD;
 }
 
 static vit_status check_count(const vit_session *session, size_t count, vit_error *err)
@@ -85,27 +178,78 @@ static vit_status check_count(const vit_session *session, size_t count, vit_erro
     return VIT_OK;
 }
 
-static vit_status prepare(vit_session *session, const vit_item *items, size_t count, vit_error *err)
+static vit_status check(const vit_session *session, const vit_item *items, size_t count, vit_error *err)
 {
-    vit_status bad_count = check_count(session, count, err);
-    if (bad_count != VIT_OK)
-        return bad_count;
-    for (size_t i = 0; i < count; i++) {
-        session->images[i] = (struct arch_image){.pixels = items[i].pixels, .logits = items[i].logits,
-                                                 .features = items[i].features};
-        vit_status status = observe(session, &items[i], i, err);
-        if (status != VIT_OK)
-            return status;
+    const vit_model_info *info = &session->model->info;
+    vit_status status = check_count(session, count, err);
+    for (size_t i = 0; i < count && status == VIT_OK; i++) {
+        vit_map_shape shape;
+        if (items[i].distances != NULL && method_of(&items[i]) != VIT_ATTENTION_NONE)
+            status = vit_error_set(err, VIT_ERR_ARGUMENT, "an image gives a map or distances, not both");
+        else if (items[i].distances != NULL && !(info->explanations & 1u << VIT_ATTENTION_RAW))
+            status = vit_error_set(err, VIT_ERR_UNSUPPORTED, "attention distances are not defined for this model "
+                                   "(architecture %s)", info->architecture);
+        else if (method_of(&items[i]) != VIT_ATTENTION_NONE)
+            status = explain_shape(info, items[i].explain, &shape, err);
     }
-    return VIT_OK;
+    return status;
+}
+
+static struct arch_image image_of(const vit_item *item, const struct observer *observer)
+{
+    return (struct arch_image){.pixels = item->pixels, .logits = item->logits, .features = item->features,
+                               .observer = observer};
+}
+
+/* The observer of an image in a batch, in place `i` of the session; NULL: nothing to explain. */
+static const struct observer *observer_of(vit_session *session, const vit_item *item, size_t i)
+{
+    const vit_model_info *info = &session->model->info;
+    if (item->distances != NULL) {
+        session->distances[i].info = info;
+        session->distances[i].table = session->distances[0].table;
+        session->distances[i].distances = item->distances;
+        session->observers[i] = distance_observer(&session->distances[i]);
+        return &session->observers[i];
+    }
+    if (method_of(item) == VIT_ATTENTION_NONE)
+        return NULL;
+    session->raw[i] = (struct raw_map){.info = info, .explain = item->explain, .map = item->map};
+    session->observers[i] = raw_observer(&session->raw[i]);
+    return &session->observers[i];
+}
+
+static void run_rollout(vit_session *session, const struct compute *compute, const vit_item *item)
+{
+    const vit_model *model = session->model;
+    const struct observer observer = rollout_observer(&session->rollout);
+    const struct arch_image image = image_of(item, &observer);
+    model->arch->forward(model->state, compute, session->memory, &image, 1);
+    rollout_finish(&session->rollout, item->map);
+}
+
+static void run_legrad(vit_session *session, const struct compute *compute, const vit_item *item)
+{
+    const vit_model *model = session->model;
+    const vit_explain *explain = item->explain;
+    const struct observer observer = legrad_observer(&session->legrad);
+    const struct arch_image image = image_of(item, &observer);
+    vit_map_shape shape;
+    size_t top = 0;
+    model->arch->forward(model->state, compute, session->memory, &image, 1);
+    vit_top_k(&top, item->logits, model->info.classes, 1);
+    explain_shape(&model->info, explain, &shape, NULL);
+    for (size_t i = 0; i < shape.targets; i++)
+        legrad_finish(&session->legrad, compute, explain, explain->target_count > 0 ? explain->targets[i] : top,
+                      item->map + i * (shape.floats / shape.targets));
 }
 
 /* Finite weights can still overflow; no caller should have to print an infinity. */
-static vit_status check_logits(const vit_session *session, size_t count, vit_error *err)
+static vit_status check_logits(const vit_session *session, const vit_item *items, size_t count, vit_error *err)
 {
     for (size_t i = 0; i < count; i++)
         for (size_t class = 0; class < session->model->info.classes; class++)
-            if (!isfinite(session->images[i].logits[class]))
+            if (!isfinite(items[i].logits[class]))
                 return vit_error_set(err, VIT_ERR_FORMAT, "the model's weights give a logit that is not finite");
     return VIT_OK;
 }
@@ -113,13 +257,27 @@ static vit_status check_logits(const vit_session *session, size_t count, vit_err
 vit_status vit_session_run(vit_session *session, const vit_item *items, size_t count, vit_error *err)
 {
     const vit_model *model = session->model;
-    vit_status status = prepare(session, items, count, err);
+    const struct compute compute = {.kernels = model->kernels};
+    size_t together = 0;
+    vit_status status = check(session, items, count, err);
     if (status != VIT_OK)
         return status;
-    const struct compute compute = {.kernels = model->kernels};
-    model->arch->forward(model->state, &compute, session->memory, session->images, count);
-    return check_logits(session, count, err);
+    for (size_t i = 0; i < count; i++)
+        if (!runs_alone(&items[i])) {
+            session->images[together] = image_of(&items[i], observer_of(session, &items[i], together));
+            together++;
+        }
+    if (together > 0)
+        model->arch->forward(model->state, &compute, session->memory, session->images, together);
+    for (size_t i = 0; i < count; i++)
+        if (method_of(&items[i]) == VIT_ATTENTION_ROLLOUT)
+            run_rollout(session, &compute, &items[i]);
+        else if (method_of(&items[i]) == VIT_ATTENTION_LEGRAD)
+            run_legrad(session, &compute, &items[i]);
+    return check_logits(session, items, count, err);
 }
+
+/* ---- the cost of the products ---- */
 
 static double seconds_now(void)
 {

@@ -72,6 +72,8 @@ static void add_headers(const struct request *request, struct MHD_Response *resp
     MHD_add_response_header(response, "X-Request-Id", request->id);
     MHD_add_response_header(response, "Cache-Control", "no-store");
     MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
+    if (request->policy[0])
+        MHD_add_response_header(response, "Content-Security-Policy", request->policy);
     if (request->allow)
         MHD_add_response_header(response, "Allow", request->allow);
     if (request->retry_after) {
@@ -166,6 +168,7 @@ static enum MHD_Result begin(struct request *request, const char *method, const 
     snprintf(request->method, sizeof request->method, "%s", method);
     request_set_id(request, MHD_lookup_connection_value(request->mhd, MHD_HEADER_KIND, "X-Request-Id"));
     request->content_type = MHD_lookup_connection_value(request->mhd, MHD_HEADER_KIND, "Content-Type");
+    request->accept = MHD_lookup_connection_value(request->mhd, MHD_HEADER_KIND, "Accept");
     if (!connection_enter(connections, request->connection, CONNECTION_BODY, request->id))
         return MHD_NO;
     request->stage = STAGE_BODY;
@@ -178,7 +181,7 @@ static enum MHD_Result begin(struct request *request, const char *method, const 
     now = now || walk.framing.expects_continue ||
           (request->declared_length != UINT64_MAX &&
            request->declared_length > (uint64_t)request->service->config->limits.max_body_bytes);
-    request->discard = request->problem.status || !request->route->takes_body;
+    request->discard = request->problem.status || !request->route->takes_images;
     if (!request->problem.status || !now)
         return MHD_YES;
     connection_linger(connections, request->connection);
@@ -312,7 +315,7 @@ static void count_rejection(const struct request *request)
     case 504: metrics_rejected(metrics, REJECT_TIMEOUT); break;
     case 400: metrics_rejected(metrics, REJECT_MALFORMED); break;
     case 503:
-        if (request->route && request->route->takes_body && strcmp(request->problem.code, "loading") == 0)
+        if (request->route && request->route->takes_images && strcmp(request->problem.code, "loading") == 0)
             metrics_rejected(metrics, REJECT_LOADING);
         break;
     default: break;

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "vit.h"
+#include "server/parameters.h"
 
 /* Why a request is refused: everything an error reply says. */
 struct problem {
@@ -21,26 +21,9 @@ struct problem {
 bool problem_set(struct problem *problem, int status, const char *code, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
-enum query_parameter {
-    QUERY_MODEL = 1 << 0,
-    QUERY_TOP_K = 1 << 1,
-    QUERY_FUNCTION = 1 << 2,
-    QUERY_ATTENTION = 1 << 3,
-    QUERY_LAYER = 1 << 4,
-    QUERY_HEAD = 1 << 5
-};
-
-struct query {
-    unsigned given;   /* enum query_parameter */
-    char model[65];   /* "": the first configured */
-    size_t top_k;     /* 0: all */
-    vit_function function;
-    vit_explain explain;
-};
-
-/* Parses the text after '?' (NULL: none). allowed: the route's parameters. Unset ones have the documented defaults.
- * Does not know the models: names, layers and heads are checked against one later. */
-bool query_parse(const char *text, unsigned allowed, struct query *query, struct problem *problem);
+/* Parses the text after '?' (NULL: none). allowed: the route's parameters, bits 1 << parameter_id. Choices that are not in
+ * it have their defaults. */
+bool query_parse(const char *text, unsigned allowed, struct choices *choices, struct problem *problem);
 
 /* Decodes %XX (and, in queries, + as a space) of text[0 .. length) into out. False when an escape is broken, the result
  * does not fit, or it would hold a NUL. */

@@ -15,16 +15,26 @@ void reply_error(struct strbuf *out, const struct problem *problem);
 /* What a failed image means to the client; status 499 when the client has left. */
 void reply_image_problem(const struct job_image *image, size_t max_pixels, struct problem *problem);
 
-/* The answer to a finished job of POST /classify or POST /embed, when its first image counts as the whole request
+/* The answer to a finished job of POST /classify, /embed or /attention-distance, when its first image counts as the whole request
  * (single) or among several. Every image is done or failed; with `single` it is done. */
 void reply_classify(struct strbuf *out, const struct registry_entry *model, const struct job *job,
-                    const struct query *query, bool single, size_t max_pixels);
+                    const struct choices *choices, bool single, size_t max_pixels);
 void reply_embed(struct strbuf *out, const struct registry_entry *model, const struct job *job, bool single,
                  size_t max_pixels);
+
+void reply_distances(struct strbuf *out, const struct registry_entry *model, const struct job *job, bool single,
+                     size_t max_pixels);
+
+/* reply_models.c */
 
 /* {"models":[{...},...]}: as reply_model, without the labels */
 void reply_models(struct strbuf *out, const struct registry *registry);
 /* {"name",...,"labels":[...]} */
 void reply_model(struct strbuf *out, const struct registry_entry *model);
+
+/* {"model","patch_size","variances":[...],"components":[...]}; errors as vit_model_filters() */
+vit_status reply_filters(struct strbuf *out, const struct registry_entry *model, vit_error *err);
+/* {"model","grid","similarity":[gh][gw][gh][gw]}; errors as vit_model_positions() */
+vit_status reply_positions(struct strbuf *out, const struct registry_entry *model, vit_error *err);
 
 #endif

@@ -47,7 +47,11 @@ struct request {
     bool discard;              /* the body is read but not kept: the answer is already known */
     const char *content_type;  /* in libmicrohttpd's memory, as long as the request; NULL: none */
 
-    struct query query;
+    struct choices choices;
+    const char *accept;        /* as content_type */
+    bool wants_picture;        /* rather than JSON, where the route has both */
+    const char *segment;       /* of the path, where the route has {name}; [segment_length] */
+    size_t segment_length;
     int model;                 /* index in the registry, or -1 */
     bool single;               /* one image, answered without "results" */
     struct job *job;           /* from the handler until job->done */
@@ -57,6 +61,7 @@ struct request {
     struct strbuf reply;
     size_t reply_length;       /* once it is sent */
     const char *reply_type;
+    char policy[320];          /* Content-Security-Policy; "": none */
     const char *allow;         /* of a 405 */
     unsigned retry_after;      /* seconds, 0: no header */
 

@@ -16,17 +16,24 @@ enum outcome {
     OUTCOME_WORK   /* request->job waits to be pushed (room for it is reserved); `finish` writes the reply */
 };
 
+/* Whether the reply can be a picture instead of JSON, and which it is when the client does not say. */
+enum pictures { PICTURES_NONE, PICTURES_POSSIBLE, PICTURES_PREFERRED };
+
 struct route {
     const char *name;     /* for metrics and the log */
     const char *method;   /* GET also serves HEAD */
-    const char *path;     /* a trailing slash: one more segment follows, the handler's to read */
-    bool takes_body;      /* otherwise a body is read and ignored */
+    const char *path;     /* {name} stands for one segment */
+    bool takes_images;    /* has a body and a query; otherwise both are ignored */
     bool needs_models;    /* answers 503 while they load */
-    bool has_query;       /* false: a query string is ignored */
-    unsigned parameters;  /* enum query_parameter: those allowed in the query */
+    unsigned parameters;  /* bits 1 << parameter_id: those allowed in the query */
+    bool explains;        /* an explanation is what it is for */
+    enum pictures pictures;
     enum outcome (*handle)(struct request *request);
     void (*finish)(struct request *request, const struct job *job);
 };
+
+/* All of them, in the order in which a 404 lists them. */
+const struct route *routes_table(size_t *count);
 
 /* Everything that can be refused once the header is in: sets request->route, and request->problem to what is wrong. */
 void routes_admit(struct request *request);

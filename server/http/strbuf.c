@@ -144,3 +144,35 @@ void strbuf_json_floats(struct strbuf *buffer, const float *values, size_t count
     }
     strbuf_add(buffer, "]", 1);
 }
+
+static const float *add_nested(struct strbuf *buffer, const float *values, const size_t *shape, size_t dimensions)
+{
+    if (dimensions == 1) {
+        strbuf_json_floats(buffer, values, shape[0]);
+        return values + shape[0];
+    }
+    strbuf_add(buffer, "[", 1);
+    for (size_t i = 0; i < shape[0]; i++) {
+        if (i)
+            strbuf_add(buffer, ",", 1);
+        values = add_nested(buffer, values, shape + 1, dimensions - 1);
+    }
+    strbuf_add(buffer, "]", 1);
+    return values;
+}
+
+void strbuf_json_nested(struct strbuf *buffer, const float *values, const size_t *shape, size_t dimensions)
+{
+    add_nested(buffer, values, shape, dimensions);
+}
+
+void strbuf_put_size(struct strbuf *buffer, const char *key, size_t value)
+{
+    strbuf_printf(buffer, ",\"%s\":%zu", key, value);
+}
+
+void strbuf_put_text(struct strbuf *buffer, const char *key, const char *value)
+{
+    strbuf_printf(buffer, ",\"%s\":", key);
+    strbuf_json_string(buffer, value ? value : "");
+}

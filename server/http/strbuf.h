@@ -24,5 +24,10 @@ void strbuf_json_string(struct strbuf *buffer, const char *text);
 void strbuf_json_float(struct strbuf *buffer, double value);
 /* [v0,v1,...] */
 void strbuf_json_floats(struct strbuf *buffer, const float *values, size_t count);
+/* Arrays in arrays, outermost dimension first. */
+void strbuf_json_nested(struct strbuf *buffer, const float *values, const size_t *shape, size_t dimensions);
+/* ,"key":value - the second and later members of an object */
+void strbuf_put_size(struct strbuf *buffer, const char *key, size_t value);
+void strbuf_put_text(struct strbuf *buffer, const char *key, const char *value);
 
 #endif

@@ -33,6 +33,7 @@ void job_free(struct job *job)
         free(image->logits);
         free(image->features);
         free(image->map);
+        free(image->distances);
     }
     free(job->body);
     free(job);

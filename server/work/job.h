@@ -32,16 +32,17 @@ enum image_failure {
 struct job_image {
     struct job *job;
     struct job_image *next;      /* in the queue's list */
-    const uint8_t *bytes;        /* [length], inside job->body */
+    const uint8_t *bytes;        /* [length], inside job->body; NULL when that is gone */
     size_t length;
     enum image_state state;
     enum image_failure failure;
     vit_status status;
     vit_error error;
-    float *pixels;               /* [3, H, W], from the worker's decode until the batch has run */
+    float *pixels;               /* [3, H, W], from the worker's decode until the batch has run, or with keep_pixels */
     float *logits;               /* [N] */
     float *features;             /* [embedding_width] when job->want_features */
-    float *map;                  /* [map_layers, map_heads, gh, gw] when job->explain.method is not NONE */
+    float *map;                  /* [map_floats] when job->explain.method is not NONE */
+    float *distances;            /* [L, NH] when job->want_distances */
     int64_t ready_us;            /* when it became ready for a batch */
     double queue_ms, preprocess_ms, inference_ms;
     size_t batch_size;
@@ -50,11 +51,13 @@ struct job_image {
 struct job {
     /* set by the HTTP side before the push, constant afterwards */
     size_t model;                /* index in the registry */
-    uint8_t *body;               /* owned; NULL once every image is decoded */
+    uint8_t *body;               /* owned; NULL once every image is decoded, but with keep_body */
     size_t body_length;
-    int want_features;
+    bool without_image;          /* its one image has no bytes: it waits for its turn, and `done` does the work */
+    bool want_features, want_distances;
+    bool keep_pixels, keep_body; /* `done` wants the images' pixels, their bytes */
     vit_explain explain;
-    size_t map_floats;           /* layers * heads * gh * gw, 0 without explanation */
+    size_t map_floats;           /* 0 without explanation */
     int client_fd;               /* the suspended connection's socket, open until `done` returns; -1: none */
     int64_t accepted_us, deadline_us; /* CLOCK_MONOTONIC */
     void (*done)(struct job *job);    /* on a worker thread, exactly once, when every image is done or failed */

@@ -88,8 +88,10 @@ static bool allocate_results(struct job_image *image, const vit_model_info *info
         image->features = floats(info->embedding_width);
     if (job->map_floats)
         image->map = floats(job->map_floats);
+    if (job->want_distances)
+        image->distances = floats(info->layers * info->heads);
     return image->pixels && image->logits && (!job->want_features || image->features) &&
-           (!job->map_floats || image->map);
+           (!job->map_floats || image->map) && (!job->want_distances || image->distances);
 }
 
 static bool decode_and_preprocess(const struct worker *worker, struct job_image *image)
@@ -111,20 +113,33 @@ static bool decode_and_preprocess(const struct worker *worker, struct job_image 
     return status == VIT_OK;
 }
 
+/* The bytes of an image are no longer needed to decode it. */
+static void release_bytes(struct job_image *image)
+{
+    struct job *job = image->job;
+    if (job->keep_body)
+        return;
+    image->bytes = NULL;
+    if (atomic_fetch_sub_explicit(&job->undecoded, 1, memory_order_acq_rel) == 1) {
+        free(job->body);
+        job->body = NULL;
+    }
+}
+
 static void decode(struct worker *worker, struct job_image *image)
 {
     struct job *job = image->job;
     struct metrics *metrics = worker->pool->setup.metrics;
     int64_t start = job_clock_us();
     image->queue_ms = (double)(start - job->accepted_us) / 1e3;
-    bool usable = !is_stale(image, start) && decode_and_preprocess(worker, image);
+    bool usable = !is_stale(image, start);
+    if (usable && job->without_image)
+        image->state = IMAGE_DONE;
+    else
+        usable = usable && decode_and_preprocess(worker, image);
     image->ready_us = job_clock_us();
-    image->bytes = NULL;
-    if (atomic_fetch_sub_explicit(&job->undecoded, 1, memory_order_acq_rel) == 1) {
-        free(job->body);
-        job->body = NULL;
-    }
-    if (!usable) {
+    release_bytes(image);
+    if (!usable || job->without_image) {
         queue_dropped(worker->pool->setup.queue);
         finish(image);
         return;
@@ -136,6 +151,11 @@ static void decode(struct worker *worker, struct job_image *image)
 }
 
 /* ---- one batch ---- */
+
+static bool is_explained(const struct job_image *image)
+{
+    return image->map || image->distances;
+}
 
 /* Fills in worker->items and keeps in images[] those that are still wanted; returns their number. */
 static size_t prepare_batch(struct worker *worker, struct job_image **images, size_t count, int64_t now_us)
@@ -155,9 +175,31 @@ static size_t prepare_batch(struct worker *worker, struct job_image **images, si
             .features = image->features,
             .explain = image->map ? &image->job->explain : NULL,
             .map = image->map,
+            .distances = image->distances,
         };
     }
     return kept;
+}
+
+static void finish_run(struct worker *worker, struct job_image *image, size_t count, double seconds, vit_status status,
+                       const vit_error *error)
+{
+    const struct workers_setup *setup = &worker->pool->setup;
+    metrics_duration(setup->metrics, DURATION_QUEUE, (int)image->job->model, image->queue_ms / 1e3);
+    queue_record_cost(setup->queue, image->preprocess_ms / 1e3 + seconds / (double)count);
+    image->inference_ms = seconds * 1e3;
+    image->batch_size = count;
+    if (status != VIT_OK) {
+        image->error = *error;
+        set_failed(image, FAILURE_INTERNAL, status);
+    } else {
+        image->state = IMAGE_DONE;
+        if (!image->job->keep_pixels) {
+            free(image->pixels);
+            image->pixels = NULL;
+        }
+    }
+    finish(image);
 }
 
 static void run(struct worker *worker, struct job_image **images, size_t count)
@@ -177,22 +219,24 @@ static void run(struct worker *worker, struct job_image **images, size_t count)
         metrics_images(setup->metrics, (int)model, count);
     else
         log_error("model %s: %s", setup->registry->entries[model].name, error.message);
-    for (size_t i = 0; i < count; i++) {
-        struct job_image *image = images[i];
-        metrics_duration(setup->metrics, DURATION_QUEUE, (int)model, image->queue_ms / 1e3);
-        queue_record_cost(setup->queue, image->preprocess_ms / 1e3 + seconds / (double)count);
-        image->inference_ms = seconds * 1e3;
-        image->batch_size = count;
-        if (status == VIT_OK) {
-            image->state = IMAGE_DONE;
-            free(image->pixels);
-            image->pixels = NULL;
-        } else {
-            image->error = error;
-            set_failed(image, FAILURE_INTERNAL, status);
+    for (size_t i = 0; i < count; i++)
+        finish_run(worker, images[i], count, seconds, status, &error);
+}
+
+/* Explanations take longer than scores: the images without one run first and are answered first. */
+static void run_batch(struct worker *worker, struct job_image **images, size_t count)
+{
+    size_t plain = 0;
+    for (size_t i = 0; i < count; i++)
+        if (!is_explained(images[i])) {
+            struct job_image *image = images[i];
+            memmove(images + plain + 1, images + plain, (i - plain) * sizeof *images);
+            images[plain++] = image;
         }
-        finish(image);
-    }
+    if (plain > 0)
+        run(worker, images, plain);
+    if (plain < count)
+        run(worker, images + plain, count - plain);
 }
 
 /* ---- threads ---- */
@@ -262,7 +306,7 @@ static void *worker_main(void *argument)
         if (work == QUEUE_DECODE)
             decode(worker, worker->images[0]);
         else if (work == QUEUE_RUN)
-            run(worker, worker->images, count);
+            run_batch(worker, worker->images, count);
     } while (work != QUEUE_STOP);
 
     for (size_t i = 0; worker->sessions && i < worker->pool->setup.registry->count; i++)

@@ -68,10 +68,86 @@ static void gelu_quick(float *x, const float *bias, size_t rows, size_t n)
         }
 }
 
+static double gelu_slope(double x)
+{
+    return 0.5 * erfc(-x * 0.70710678118654752) + x * 0.39894228040143268 * exp(-0.5 * x * x);
+}
+
+static double gelu_tanh_slope(double x)
+{
+    const double s = 1 / (1 + exp(-1.5957691216057308 * (x + 0.044715 * x * x * x)));
+    return s + x * s * (1 - s) * 1.5957691216057308 * (1 + 3 * 0.044715 * x * x);
+}
+
+static double gelu_quick_slope(double x)
+{
+    const double s = 1 / (1 + exp(-1.702 * x));
+    return s + 1.702 * x * s * (1 - s);
+}
+
+static void gradient_rows(float *y, const float *x, const float *bias, const float *gradient, size_t rows, size_t n,
+                          double (*slope)(double))
+{
+    for (; rows > 0; rows--, x += n, y += n)
+        for (size_t i = 0; i < n; i++)
+            y[i] = (float)(slope(x[i] + bias[i]) * gradient[i]);
+}
+
+static void gelu_gradient(float *y, const float *x, const float *bias, const float *gradient, size_t rows, size_t n)
+{
+    gradient_rows(y, x, bias, gradient, rows, n, gelu_slope);
+}
+
+static void gelu_tanh_gradient(float *y, const float *x, const float *bias, const float *gradient, size_t rows,
+                               size_t n)
+{
+    gradient_rows(y, x, bias, gradient, rows, n, gelu_tanh_slope);
+}
+
+static void gelu_quick_gradient(float *y, const float *x, const float *bias, const float *gradient, size_t rows,
+                                size_t n)
+{
+    gradient_rows(y, x, bias, gradient, rows, n, gelu_quick_slope);
+}
+
+static void layernorm_gradient(float *gradient, const float *x, const float *weight, float eps, size_t rows, size_t n)
+{
+    for (; rows > 0; rows--, x += n, gradient += n) {
+        double mean = 0, variance = 0, mean_g = 0, mean_gx = 0;
+        for (size_t i = 0; i < n; i++)
+            mean += x[i];
+        mean /= (double)n;
+        for (size_t i = 0; i < n; i++)
+            variance += (x[i] - mean) * (x[i] - mean);
+        const double scale = 1 / sqrt(variance / (double)n + eps);
+        for (size_t i = 0; i < n; i++) {
+            mean_g += gradient[i] * weight[i];
+            mean_gx += gradient[i] * weight[i] * (x[i] - mean) * scale;
+        }
+        mean_g /= (double)n;
+        mean_gx /= (double)n;
+        for (size_t i = 0; i < n; i++)
+            gradient[i] =
+                (float)(scale * (gradient[i] * weight[i] - mean_g - (x[i] - mean) * scale * mean_gx));
+    }
+}
+
+static void add_positive(float *sums, const float *x, size_t rows, size_t n)
+{
+    for (; rows > 0; rows--, x += n)
+        for (size_t i = 0; i < n; i++)
+            sums[i] += x[i] > 0 ? x[i] : 0;
+}
+
 const struct kernels kernels_generic = {
     .name = "generic",
     .softmax = softmax,
     .layernorm = layernorm,
     .add_bias = add_bias,
     .activate = {[ACTIVATION_GELU] = gelu, [ACTIVATION_GELU_TANH] = gelu_tanh, [ACTIVATION_GELU_QUICK] = gelu_quick},
+    .activate_gradient = {[ACTIVATION_GELU] = gelu_gradient,
+                          [ACTIVATION_GELU_TANH] = gelu_tanh_gradient,
+                          [ACTIVATION_GELU_QUICK] = gelu_quick_gradient},
+    .layernorm_gradient = layernorm_gradient,
+    .add_positive = add_positive,
 };

@@ -29,6 +29,16 @@ struct kernels {
      * GELU_TANH:  x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))            (the paper's approximation, "gelu_new")
      * GELU_QUICK: x sigmoid(1.702 x) */
     void (*activate[ACTIVATION_COUNT])(float *x, const float *bias, size_t rows, size_t n);
+
+    /* y [rows, n] = f'(x + bias [n]) * gradient [n], with the f of `activate`. y may be x. */
+    void (*activate_gradient[ACTIVATION_COUNT])(float *y, const float *x, const float *bias, const float *gradient,
+                                                size_t rows, size_t n);
+
+    /* gradient [rows, n], in place: with respect to layernorm's result on entry, to its x on return. */
+    void (*layernorm_gradient)(float *gradient, const float *x, const float *weight, float eps, size_t rows, size_t n);
+
+    /* sums [n] += the sum over the rows of max(0, x [rows, n]). */
+    void (*add_positive)(float *sums, const float *x, size_t rows, size_t n);
 };
 
 extern const struct kernels kernels_generic;

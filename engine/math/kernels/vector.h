@@ -91,9 +91,10 @@ static inline vec vec_exp(vec x)
     return p * (vec)exponent;
 }
 
-/* x Phi(x). With z = |x|/sqrt 2 and t = 1/(1 + 0.35 z): erfc(z) = t q(t) exp(-z^2), the form of Abramowitz & Stegun
- * 7.1.26; q of degree 8 was fitted here by weighted least squares (error of Phi below 1e-10 before rounding). */
-static inline vec vec_gelu(vec x)
+/* Phi(x), and with it exp(-x^2/2). With z = |x|/sqrt 2 and t = 1/(1 + 0.35 z): erfc(z) = t q(t) exp(-z^2), the form of
+ * Abramowitz & Stegun 7.1.26; q of degree 8 was fitted here by weighted least squares (error of Phi below 1e-10 before
+ * rounding). */
+static inline vec vec_phi(vec x, vec *bell)
 {
     vec t = 1.0f / (1.0f + vec_abs(x) * (0.35f * 0.70710678f));
     vec q = splat(0.07351343333721161f);
@@ -105,14 +106,39 @@ static inline vec vec_gelu(vec x)
     q = q * t + 0.23500776290893555f;
     q = q * t + 0.1915624886751175f;
     q = q * t + 0.19769717752933502f;
-    vec tail = 0.5f * t * q * vec_exp(-0.5f * x * x);
-    return x * choose(x < splat(0), tail, 1.0f - tail);
+    *bell = vec_exp(-0.5f * x * x);
+    vec tail = 0.5f * t * q * *bell;
+    return choose(x < splat(0), tail, 1.0f - tail);
+}
+
+static inline vec vec_gelu(vec x)
+{
+    vec bell;
+    return x * vec_phi(x, &bell);
+}
+
+static inline vec vec_gelu_slope(vec x)
+{
+    vec bell, phi = vec_phi(x, &bell);
+    return phi + x * 0.39894228f * bell;
 }
 
 static inline vec vec_gelu_tanh(vec x)
 {
     /* (1 + tanh u)/2 = 1/(1 + exp(-2u)) */
     return x / (1.0f + vec_exp(-1.59576912f * (x + 0.044715f * x * x * x)));
+}
+
+static inline vec vec_gelu_tanh_slope(vec x)
+{
+    vec s = 1.0f / (1.0f + vec_exp(-1.59576912f * (x + 0.044715f * x * x * x)));
+    return s + x * s * (1.0f - s) * 1.59576912f * (1.0f + 3 * 0.044715f * x * x);
+}
+
+static inline vec vec_gelu_quick_slope(vec x)
+{
+    vec s = 1.0f / (1.0f + vec_exp(-1.702f * x));
+    return s + 1.702f * x * s * (1.0f - s);
 }
 
 static inline vec vec_gelu_quick(vec x)
@@ -154,7 +180,7 @@ static void softmax(float *x, size_t rows, size_t n)
         softmax_row(x, n);
 }
 
-static void layernorm_row(float *y, const float *x, const float *weight, const float *bias, float eps, size_t n)
+static void layernorm_statistics(const float *x, float eps, size_t n, float *mean_of_row, float *scale)
 {
     const size_t whole = n - n % LANES, rest = n - whole;
     vec sum = splat(0);
@@ -173,8 +199,15 @@ static void layernorm_row(float *y, const float *x, const float *weight, const f
         vec d = load_part(x + whole, rest, mean) - mean;
         squares += d * d;
     }
-    const float scale = 1.0f / sqrtf(sum_lanes(squares) / (float)n + eps);
+    *mean_of_row = mean;
+    *scale = 1.0f / sqrtf(sum_lanes(squares) / (float)n + eps);
+}
 
+static void layernorm_row(float *y, const float *x, const float *weight, const float *bias, float eps, size_t n)
+{
+    const size_t whole = n - n % LANES;
+    float mean, scale;
+    layernorm_statistics(x, eps, n, &mean, &scale);
     for (size_t i = 0; i < whole; i += LANES)
         store(y + i, (load(x + i) - mean) * scale * load(weight + i) + load(bias + i));
     for (size_t i = whole; i < n; i++)
@@ -226,10 +259,87 @@ static void gelu_quick(float *x, const float *bias, size_t rows, size_t n)
     activate_rows(x, bias, rows, n, vec_gelu_quick);
 }
 
+static inline __attribute__((always_inline)) void gradient_rows(float *y, const float *x, const float *bias,
+                                                                 const float *gradient, size_t rows, size_t n,
+                                                                 vec (*slope)(vec))
+{
+    const size_t whole = n - n % LANES, rest = n - whole;
+    for (; rows > 0; rows--, x += n, y += n) {
+        for (size_t i = 0; i < whole; i += LANES)
+            store(y + i, slope(load(x + i) + load(bias + i)) * load(gradient + i));
+        if (rest > 0)
+            store_part(y + whole, slope(load_part(x + whole, rest, 0) + load_part(bias + whole, rest, 0)) *
+                                      load_part(gradient + whole, rest, 0), rest);
+    }
+}
+
+static void gelu_gradient(float *y, const float *x, const float *bias, const float *gradient, size_t rows, size_t n)
+{
+    gradient_rows(y, x, bias, gradient, rows, n, vec_gelu_slope);
+}
+
+static void gelu_tanh_gradient(float *y, const float *x, const float *bias, const float *gradient, size_t rows,
+                               size_t n)
+{
+    gradient_rows(y, x, bias, gradient, rows, n, vec_gelu_tanh_slope);
+}
+
+static void gelu_quick_gradient(float *y, const float *x, const float *bias, const float *gradient, size_t rows,
+                                size_t n)
+{
+    gradient_rows(y, x, bias, gradient, rows, n, vec_gelu_quick_slope);
+}
+
+/* With x' = (x - mean) scale and g' = g weight: scale (g' - mean(g') - x' mean(g' x')). */
+static void layernorm_gradient_row(float *g, const float *x, const float *weight, float eps, size_t n)
+{
+    const size_t whole = n - n % LANES, rest = n - whole;
+    float mean, scale;
+    layernorm_statistics(x, eps, n, &mean, &scale);
+    vec sum_g = splat(0), sum_gx = splat(0);
+    for (size_t i = 0; i < whole; i += LANES) {
+        vec weighted = load(g + i) * load(weight + i);
+        sum_g += weighted;
+        sum_gx += weighted * (load(x + i) - mean);
+    }
+    if (rest > 0) {
+        vec weighted = load_part(g + whole, rest, 0) * load_part(weight + whole, rest, 0);
+        sum_g += weighted;
+        sum_gx += weighted * (load_part(x + whole, rest, mean) - mean);
+    }
+    const float mean_g = sum_lanes(sum_g) / (float)n, mean_gx = sum_lanes(sum_gx) * scale / (float)n;
+    for (size_t i = 0; i < whole; i += LANES)
+        store(g + i, scale * (load(g + i) * load(weight + i) - mean_g - (load(x + i) - mean) * (scale * mean_gx)));
+    for (size_t i = whole; i < n; i++)
+        g[i] = scale * (g[i] * weight[i] - mean_g - (x[i] - mean) * (scale * mean_gx));
+}
+
+static void layernorm_gradient(float *gradient, const float *x, const float *weight, float eps, size_t rows, size_t n)
+{
+    for (; rows > 0; rows--, x += n, gradient += n)
+        layernorm_gradient_row(gradient, x, weight, eps, n);
+}
+
+static void add_positive(float *sums, const float *x, size_t rows, size_t n)
+{
+    const size_t whole = n - n % LANES;
+    for (; rows > 0; rows--, x += n) {
+        for (size_t i = 0; i < whole; i += LANES)
+            store(sums + i, load(sums + i) + vec_max(load(x + i), splat(0)));
+        for (size_t i = whole; i < n; i++)
+            sums[i] += x[i] > 0 ? x[i] : 0;
+    }
+}
+
 const struct kernels KERNELS = {
     .name = KERNELS_NAME,
     .softmax = softmax,
     .layernorm = layernorm,
     .add_bias = add_bias,
     .activate = {[ACTIVATION_GELU] = gelu, [ACTIVATION_GELU_TANH] = gelu_tanh, [ACTIVATION_GELU_QUICK] = gelu_quick},
+    .activate_gradient = {[ACTIVATION_GELU] = gelu_gradient,
+                          [ACTIVATION_GELU_TANH] = gelu_tanh_gradient,
+                          [ACTIVATION_GELU_QUICK] = gelu_quick_gradient},
+    .layernorm_gradient = layernorm_gradient,
+    .add_positive = add_positive,
 };

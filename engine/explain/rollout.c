@@ -1,0 +1,56 @@
+/*
+ * rollout.c - attention rollout (arXiv 2005.00928). Only the class token's row of the product is wanted, so the layers'
+ * matrices are kept and that row goes through them from the last to the first: L vector-matrix products.
+ */
+#include <string.h>
+
+#include "engine/explain/explain.h"
+
+static void observe(void *context, size_t layer, size_t head, const float *probabilities, size_t tokens)
+{
+    const struct rollout *rollout = context;
+    const size_t n = tokens * tokens;
+    float *sum = rollout->layers + layer * n;
+    if (head == 0) {
+        memcpy(sum, probabilities, n * sizeof *sum);
+        return;
+    }
+    for (size_t i = 0; i < n; i++)
+        sum[i] += probabilities[i];
+}
+
+struct observer rollout_observer(struct rollout *rollout)
+{
+    return (struct observer){.attention = observe, .context = rollout};
+}
+
+/* next = row (A + I), each row of A + I divided by its sum; A = heads / NH */
+static void through_layer(float *next, const float *row, const float *heads, size_t head_count, size_t tokens)
+{
+    memset(next, 0, tokens * sizeof *next);
+    for (size_t i = 0; i < tokens; i++, heads += tokens) {
+        float sum = 0;
+        for (size_t j = 0; j < tokens; j++)
+            sum += heads[j];
+        const float weight = row[i] / (sum / (float)head_count + 1), share = weight / (float)head_count;
+        for (size_t j = 0; j < tokens; j++)
+            next[j] += share * heads[j];
+        next[i] += weight;
+    }
+}
+
+void rollout_finish(struct rollout *rollout, float *map)
+{
+    const vit_model_info *info = rollout->info;
+    const size_t tokens = info->tokens;
+    float *row = rollout->row, *next = rollout->next;
+    memset(row, 0, tokens * sizeof *row);
+    row[0] = 1; /* the class token */
+    for (size_t layer = info->layers; layer-- > 0;) {
+        through_layer(next, row, rollout->layers + layer * tokens * tokens, info->heads, tokens);
+        float *swap = row;
+        row = next;
+        next = swap;
+    }
+    memcpy(map, row + info->prefix_tokens, info->grid_height * info->grid_width * sizeof *map);
+}

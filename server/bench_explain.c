@@ -1,0 +1,106 @@
+/* bench_explain.c - what explanations cost, beside the same image without one; and what they cost their batch mates. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "server/bench.h"
+
+enum { KINDS = 5, MATES = 4, ROUNDS = 25 };
+
+struct trial {
+    vit_session *session;
+    float *pixels, *logits, *map; /* [3, H, W], [MATES, N], [L*NH*gh*gw] */
+    size_t classes;
+    vit_error err;
+};
+
+/* One image, with the explanation of this kind; the last kind is the attention distances. */
+static vit_status run_kind(struct trial *trial, int kind, double *seconds)
+{
+    const vit_explain explain = {
+        .method = (vit_attention)kind, .layer = VIT_LAYER_DEFAULT, .head = VIT_HEAD_MEAN};
+    const bool map = kind > 0 && kind < VIT_ATTENTION_COUNT;
+    const vit_item item = {.pixels = trial->pixels, .logits = trial->logits, .explain = map ? &explain : NULL,
+                           .map = trial->map, .distances = kind == VIT_ATTENTION_COUNT ? trial->map : NULL};
+    const double start = bench_now();
+    vit_status status = vit_session_run(trial->session, &item, 1, &trial->err);
+    *seconds = bench_now() - start;
+    return status;
+}
+
+/* The plain images of a batch, as the daemon's workers run them: before those that are explained. */
+static vit_status run_mates(struct trial *trial, bool mixed, double *seconds)
+{
+    vit_item items[MATES];
+    double ignored;
+    for (size_t i = 0; i < MATES; i++)
+        items[i] = (vit_item){.pixels = trial->pixels, .logits = trial->logits + i * trial->classes};
+    const double start = bench_now();
+    vit_status status = vit_session_run(trial->session, items, MATES, &trial->err);
+    *seconds = bench_now() - start;
+    for (int i = 0; i < MATES && mixed && status == VIT_OK; i++)
+        status = run_kind(trial, VIT_ATTENTION_LEGRAD, &ignored);
+    return status;
+}
+
+static void print_costs(double kinds[KINDS][ROUNDS], double mates[2][ROUNDS], unsigned explanations)
+{
+    const double plain = bench_median(kinds[0], ROUNDS);
+    printf("\nexplanations, 1 thread, 1 image   ms per image   of the plain one\n");
+    for (int kind = 0; kind < KINDS; kind++) {
+        const double seconds = bench_median(kinds[kind], ROUNDS);
+        if (kind == 0 || kind == VIT_ATTENTION_COUNT || explanations & 1u << kind)
+            printf("%-32s %13.2f %17.2fx\n",
+                   kind == 0 ? "none" : kind == VIT_ATTENTION_COUNT ? "attention distance"
+                                                                    : vit_attention_name((vit_attention)kind),
+                   1e3 * seconds, seconds / plain);
+    }
+    printf("%d plain images in a batch: %.2f ms; beside %d with legrad: %.2f ms\n", MATES,
+           1e3 * bench_median(mates[0], ROUNDS), MATES, 1e3 * bench_median(mates[1], ROUNDS));
+}
+
+static vit_status measure(struct trial *trial, unsigned explanations)
+{
+    double kinds[KINDS][ROUNDS], mates[2][ROUNDS];
+    vit_status status = VIT_OK;
+    for (int round = -1; round < ROUNDS && status == VIT_OK; round++) { /* round -1 warms up */
+        const int place = round < 0 ? 0 : round;
+        for (int kind = 0; kind < KINDS && status == VIT_OK; kind++)
+            if (kind == 0 || kind == VIT_ATTENTION_COUNT || explanations & 1u << kind)
+                status = run_kind(trial, kind, &kinds[kind][place]);
+            else
+                kinds[kind][place] = 0;
+        for (int mixed = 0; mixed < 2 && status == VIT_OK; mixed++)
+            status = run_mates(trial, mixed && explanations & 1u << VIT_ATTENTION_LEGRAD, &mates[mixed][place]);
+    }
+    if (status == VIT_OK)
+        print_costs(kinds, mates, explanations);
+    return status;
+}
+
+bool bench_explanations(const vit_model *model)
+{
+    const vit_model_info *info = vit_model_describe(model);
+    const size_t floats = 3 * info->image_height * info->image_width;
+    const size_t grid = info->grid_height * info->grid_width, heads = info->layers * info->heads;
+    if (info->explanations == 0)
+        return true;
+    struct trial trial = {.classes = info->classes};
+    trial.pixels = calloc(floats, sizeof *trial.pixels);
+    trial.logits = calloc(MATES * info->classes, sizeof *trial.logits);
+    trial.map = calloc(grid > heads ? grid : heads, sizeof *trial.map);
+    vit_status status = VIT_ERR_NO_MEMORY;
+    snprintf(trial.err.message, sizeof trial.err.message, "out of memory");
+    if (trial.pixels != NULL && trial.logits != NULL && trial.map != NULL)
+        status = vit_session_create(&trial.session, model, MATES, &trial.err);
+    for (size_t i = 0; status == VIT_OK && i < floats; i++)
+        trial.pixels[i] = (float)(i * 7919 % 1000) / 500 - 1;
+    if (status == VIT_OK)
+        status = measure(&trial, info->explanations);
+    if (status != VIT_OK)
+        fprintf(stderr, "vitd: %s\n", trial.err.message);
+    vit_session_free(trial.session);
+    free(trial.pixels);
+    free(trial.logits);
+    free(trial.map);
+    return status == VIT_OK;
+}

@@ -1,0 +1,172 @@
+/* images.c - POST of images: from the body to a job, and from the finished job to the reply. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/draw.h"
+#include "server/http/handlers.h"
+#include "server/http/multipart.h"
+#include "server/http/reply.h"
+
+/* Finds the images in the body; at most one more than there may be. */
+static size_t find_images(struct request *request, struct multipart_file *files, size_t max_files)
+{
+    char boundary[MULTIPART_MAX_BOUNDARY + 1];
+    const char *why = "";
+    size_t count = 0;
+    request->single = true;
+    if (!request->body_length) {
+        problem_set(&request->problem, 400, "empty_body", "the body is empty: send an image, or a form with images");
+        return 0;
+    }
+    switch (multipart_boundary(request->content_type, boundary)) {
+    case MULTIPART_NONE:
+        files[0] = (struct multipart_file){request->body, request->body_length};
+        return 1;
+    case MULTIPART_INVALID:
+        problem_set(&request->problem, 400, "malformed_multipart",
+                    "the Content-Type is multipart/form-data without a boundary of 1 to 70 characters");
+        return 0;
+    case MULTIPART_FORM:
+        break;
+    }
+    switch (multipart_files(request->body, request->body_length, boundary, files, max_files, &count, &why)) {
+    case MULTIPART_MALFORMED:
+        problem_set(&request->problem, 400, "malformed_multipart", "%s", why);
+        return 0;
+    case MULTIPART_TOO_MANY:
+        problem_set(&request->problem, 413, "too_many_images", "one request may carry %zu images", max_files);
+        return 0;
+    case MULTIPART_OK:
+        break;
+    }
+    if (!count)
+        problem_set(&request->problem, 400, "no_image", "the form has no file: send one with curl -F image=@photo.jpg");
+    request->single = count == 1;
+    return count;
+}
+
+static size_t map_floats(const vit_model *model, const vit_explain *explain)
+{
+    vit_map_shape shape;
+    if (explain->method == VIT_ATTENTION_NONE || vit_explain_shape(model, explain, &shape, NULL) != VIT_OK)
+        return 0;
+    return shape.floats;
+}
+
+/* The body moves into the job. */
+static bool create_job(struct request *request, const struct multipart_file *files, size_t count)
+{
+    struct job *job = job_create(request->body, request->body_length, count);
+    if (!job)
+        return false;
+    request->body = NULL;
+    for (size_t i = 0; i < count; i++) {
+        job->images[i].bytes = files[i].bytes;
+        job->images[i].length = files[i].length;
+    }
+    job->model = (size_t)request->model;
+    job->want_features = request->route->finish == finish_embed;
+    job->want_distances = request->route->finish == finish_attention_distance;
+    job->keep_pixels = request->route->finish == finish_explain && request->wants_picture &&
+                       !request->choices.original_size;
+    job->keep_body = request->route->finish == finish_explain && request->wants_picture &&
+                     request->choices.original_size;
+    job->explain = request->choices.explain;
+    job->map_floats = map_floats(request->service->registry->entries[request->model].model, &job->explain);
+    job->accepted_us = job_clock_us();
+    job->deadline_us = job->accepted_us + (int64_t)request->service->config->batching.request_timeout_ms * 1000;
+    job->owner = request;
+    request->job = job;
+    return true;
+}
+
+enum outcome handle_images(struct request *request)
+{
+    struct service *service = request->service;
+    size_t max_files = (size_t)service->config->limits.max_images_per_request;
+    if (max_files > (size_t)service->config->batching.max_queue_size)
+        max_files = (size_t)service->config->batching.max_queue_size; /* more could never be accepted */
+    struct multipart_file *files = calloc(max_files, sizeof *files);
+    size_t count = files ? find_images(request, files, max_files) : 0;
+    if (!files) {
+        request_out_of_memory(request);
+    } else if (count > 1 && request->wants_picture) {
+        problem_set(&request->problem, 400, "one_image_only",
+                    "a picture shows one image, and there are %zu: send one, or Accept: application/json", count);
+    } else if (count && request_reserve(request, count) && !create_job(request, files, count)) {
+        queue_unreserve(service->queue, count);
+        request_out_of_memory(request);
+    }
+    free(files);
+    request->images = count;
+    return request->problem.status ? OUTCOME_REPLY : OUTCOME_WORK;
+}
+
+/* ---- replies ---- */
+
+void finish_classify(struct request *request, const struct job *job)
+{
+    reply_classify(&request->reply, &request->service->registry->entries[request->model], job, &request->choices,
+                   request->single, (size_t)request->service->config->limits.max_pixels);
+}
+
+void finish_embed(struct request *request, const struct job *job)
+{
+    reply_embed(&request->reply, &request->service->registry->entries[request->model], job, request->single,
+                (size_t)request->service->config->limits.max_pixels);
+}
+
+/* The picture of the only image; what is wrong with it is told as for any other image. */
+static void reply_picture(struct request *request, const struct job *job, const struct drawing *drawing,
+                          vit_status status, const vit_error *error)
+{
+    if (status == VIT_OK) {
+        request_reply_png(request, drawing->png, drawing->length);
+        return;
+    }
+    if (status == VIT_ERR_ARGUMENT) { /* the montage would be too large */
+        problem_set(&request->problem, 422, "picture_too_large", "%s (limits.max_pixels)", error->message);
+        return;
+    }
+    struct job_image failed = job->images[0];
+    failed.failure = FAILURE_IMAGE;
+    failed.status = status;
+    failed.error = *error;
+    reply_image_problem(&failed, (size_t)request->service->config->limits.max_pixels, &request->problem);
+}
+
+void finish_explain(struct request *request, const struct job *job)
+{
+    if (!request->wants_picture) {
+        finish_classify(request, job);
+        return;
+    }
+    const struct job_image *image = &job->images[0];
+    struct drawing drawing = {0};
+    vit_error error = {{0}};
+    const struct explained explained = {
+        .model = request->service->registry->entries[request->model].model,
+        .choices = &request->choices,
+        .map = image->map,
+        .pixels = image->pixels,
+        .encoded = image->bytes,
+        .encoded_length = image->length,
+        .max_pixels = (size_t)request->service->config->limits.max_pixels,
+    };
+    vit_status status = draw_explanation(&drawing, &explained, &error);
+    reply_picture(request, job, &drawing, status, &error);
+}
+
+void finish_attention_distance(struct request *request, const struct job *job)
+{
+    const struct registry_entry *entry = &request->service->registry->entries[request->model];
+    if (!request->wants_picture) {
+        reply_distances(&request->reply, entry, job, request->single,
+                        (size_t)request->service->config->limits.max_pixels);
+        return;
+    }
+    struct drawing drawing = {0};
+    vit_error error = {{0}};
+    vit_status status = draw_distances(&drawing, entry->model, job->images[0].distances, &error);
+    reply_picture(request, job, &drawing, status, &error);
+}

@@ -1,0 +1,142 @@
+/* reply_models.c - what a model is, and what its weights show, as JSON. */
+#include <stdlib.h>
+
+#include "server/http/reply.h"
+
+static const char *const resize_names[] = {
+    [VIT_RESIZE_NONE] = "none",
+    [VIT_RESIZE_EXACT] = "exact",
+    [VIT_RESIZE_SHORTEST_EDGE] = "shortest_edge",
+    [VIT_RESIZE_LONGEST_EDGE] = "longest_edge",
+};
+
+static void put_preprocess(struct strbuf *out, const vit_preprocess *preprocess)
+{
+    strbuf_printf(out, ",\"preprocessing\":{\"resize\":\"%s\"", resize_names[preprocess->resize]);
+    if (preprocess->resize == VIT_RESIZE_SHORTEST_EDGE)
+        strbuf_put_size(out, "resize_shortest_edge", preprocess->resize_height);
+    else if (preprocess->resize != VIT_RESIZE_NONE)
+        strbuf_printf(out, ",\"resize_size\":[%zu,%zu]", preprocess->resize_height, preprocess->resize_width);
+    if (preprocess->resize != VIT_RESIZE_NONE)
+        strbuf_put_text(out, "resample", vit_filter_name(preprocess->filter));
+    strbuf_printf(out, ",\"center_crop\":%s,\"size\":[%zu,%zu],\"rescale_factor\":",
+                  preprocess->crop == VIT_CROP_NONE ? "false" : "true", preprocess->height, preprocess->width);
+    strbuf_json_float(out, preprocess->rescale_factor);
+    strbuf_text(out, ",\"mean\":");
+    strbuf_json_floats(out, preprocess->mean, 3);
+    strbuf_text(out, ",\"std\":");
+    strbuf_json_floats(out, preprocess->std, 3);
+    strbuf_add(out, "}", 1);
+}
+
+static void put_explanations(struct strbuf *out, const vit_model_info *info)
+{
+    strbuf_text(out, ",\"explanations\":[");
+    const char *before = "";
+    for (int method = VIT_ATTENTION_RAW; method < VIT_ATTENTION_COUNT; method++)
+        if (info->explanations & 1u << method) {
+            strbuf_printf(out, "%s\"%s\"", before, vit_attention_name((vit_attention)method));
+            before = ",";
+        }
+    strbuf_add(out, "]", 1);
+}
+
+static void put_model(struct strbuf *out, const struct registry_entry *model, bool with_labels)
+{
+    const vit_model_info *info = vit_model_describe(model->model);
+    strbuf_text(out, "{\"name\":");
+    strbuf_json_string(out, model->name);
+    strbuf_put_text(out, "architecture", info->architecture);
+    strbuf_put_text(out, "layout", info->layout);
+    strbuf_put_text(out, "dtype", info->dtype);
+    strbuf_put_text(out, "stored_dtype", info->stored_dtype);
+    strbuf_printf(out, ",\"image_size\":[%zu,%zu]", info->image_height, info->image_width);
+    strbuf_put_size(out, "patch_size", info->patch_size);
+    strbuf_printf(out, ",\"grid\":[%zu,%zu]", info->grid_height, info->grid_width);
+    strbuf_put_size(out, "tokens", info->tokens);
+    strbuf_put_size(out, "layers", info->layers);
+    strbuf_put_size(out, "heads", info->heads);
+    strbuf_put_size(out, "width", info->width);
+    strbuf_put_size(out, "mlp_width", info->mlp_width);
+    strbuf_put_text(out, "pooling", info->pooling);
+    strbuf_put_text(out, "activation", info->activation);
+    strbuf_put_size(out, "embedding_dim", info->embedding_width);
+    strbuf_printf(out, ",\"parameters\":%llu", (unsigned long long)info->parameters);
+    strbuf_put_size(out, "classes", info->classes);
+    put_explanations(out, info);
+    put_preprocess(out, info->preprocess);
+    if (with_labels) {
+        strbuf_text(out, ",\"labels\":[");
+        for (size_t i = 0; i < info->classes; i++) {
+            strbuf_text(out, i ? "," : "");
+            strbuf_json_string(out, vit_model_label(model->model, i));
+        }
+        strbuf_add(out, "]", 1);
+    }
+    strbuf_add(out, "}", 1);
+}
+
+void reply_models(struct strbuf *out, const struct registry *registry)
+{
+    strbuf_text(out, "{\"models\":[");
+    for (size_t i = 0; i < registry->count; i++) {
+        strbuf_text(out, i ? "," : "");
+        put_model(out, &registry->entries[i], false);
+    }
+    strbuf_text(out, "]}");
+}
+
+void reply_model(struct strbuf *out, const struct registry_entry *model)
+{
+    put_model(out, model, true);
+}
+
+/* ---- inside ---- */
+
+static void begin(struct strbuf *out, const struct registry_entry *model)
+{
+    strbuf_text(out, "{\"model\":");
+    strbuf_json_string(out, model->name);
+}
+
+static vit_status out_of_memory(vit_error *err)
+{
+    err->message[0] = '\0';
+    return VIT_ERR_NO_MEMORY;
+}
+
+vit_status reply_filters(struct strbuf *out, const struct registry_entry *model, vit_error *err)
+{
+    const size_t patch = vit_model_describe(model->model)->patch_size, size = 3 * patch * patch;
+    float *components = calloc(VIT_FILTERS * size, sizeof *components), variances[VIT_FILTERS];
+    size_t count = 0;
+    vit_status status = components ? vit_model_filters(model->model, components, variances, &count, err)
+                                   : out_of_memory(err);
+    if (status == VIT_OK) {
+        begin(out, model);
+        strbuf_put_size(out, "patch_size", patch);
+        strbuf_text(out, ",\"variances\":");
+        strbuf_json_floats(out, variances, count);
+        strbuf_text(out, ",\"components\":");
+        strbuf_json_nested(out, components, (size_t[]){count, 3, patch, patch}, 4);
+        strbuf_add(out, "}", 1);
+    }
+    free(components);
+    return status;
+}
+
+vit_status reply_positions(struct strbuf *out, const struct registry_entry *model, vit_error *err)
+{
+    const vit_model_info *info = vit_model_describe(model->model);
+    const size_t height = info->grid_height, width = info->grid_width, patches = height * width;
+    float *similarity = calloc(patches * patches, sizeof *similarity);
+    vit_status status = similarity ? vit_model_positions(model->model, similarity, err) : out_of_memory(err);
+    if (status == VIT_OK) {
+        begin(out, model);
+        strbuf_printf(out, ",\"grid\":[%zu,%zu],\"similarity\":", height, width);
+        strbuf_json_nested(out, similarity, (size_t[]){height, width, height, width}, 4);
+        strbuf_add(out, "}", 1);
+    }
+    free(similarity);
+    return status;
+}

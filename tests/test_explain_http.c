@@ -1,0 +1,645 @@
+/* test_explain_http.c - explanations as clients get them from a live daemon: maps, pictures, the inside of a model, the
+ * page and the description of the API. */
+#include <check.h>
+#include <curl/curl.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "server/http/routes.h"
+#include "tests/daemon.h"
+#include "tests/golden.h"
+#include "vit_image.h"
+
+static const char *const small_model[] = {"--model", "small=tests/golden/vit-hf", "--model",
+                                          "gap=tests/golden/vit-timm-gap", "--threads", "2", NULL};
+
+static const char small_input[] = "tests/golden/vit-hf/input.png";
+
+static struct reply post_file(const struct daemon *daemon, const char *path, const char *file, const char *header)
+{
+    size_t length;
+    unsigned char *bytes = test_file(file, &length);
+    struct reply reply = daemon_request(daemon, "POST", path, NULL, bytes, length, header);
+    free(bytes);
+    return reply;
+}
+
+static cJSON *post_json(const struct daemon *daemon, const char *path, const char *file)
+{
+    struct reply reply = post_file(daemon, path, file, NULL);
+    ck_assert_msg(reply.curl == CURLE_OK && reply.status == 200, "%s: %ld %.300s", path, reply.status,
+                  reply.body ? reply.body : "");
+    cJSON *json = reply_json(&reply);
+    reply_free(&reply);
+    return json;
+}
+
+/* The picture in a reply. */
+static vit_image picture_of(struct reply *reply)
+{
+    vit_image image = {0};
+    vit_error err = {""};
+    ck_assert_msg(reply->status == 200, "%ld %.300s", reply->status, reply->body);
+    ck_assert_ptr_nonnull(strcasestr(reply->headers, "content-type: image/png\r\n"));
+    ck_assert_mem_eq(reply->body, "\x89PNG", 4);
+    ck_assert_msg(vit_image_decode(&image, reply->body, reply->length, 1 << 26, &err) == VIT_OK, "%s", err.message);
+    reply_free(reply);
+    return image;
+}
+
+static vit_image post_picture(const struct daemon *daemon, const char *path, const char *file)
+{
+    struct reply reply = post_file(daemon, path, file, NULL);
+    return picture_of(&reply);
+}
+
+static bool same_pixels(const vit_image *a, const vit_image *b)
+{
+    return a->width == b->width && a->height == b->height &&
+           memcmp(a->pixels, b->pixels, 3 * a->width * a->height) == 0;
+}
+
+/* The numbers of nested arrays, in order; returns how many. */
+static size_t flatten(const cJSON *array, float *out, size_t capacity)
+{
+    size_t count = 0;
+    const cJSON *item;
+    cJSON_ArrayForEach(item, array) {
+        if (cJSON_IsArray(item)) {
+            count += flatten(item, out + count, capacity - count);
+        } else {
+            ck_assert(cJSON_IsNumber(item) && count < capacity);
+            out[count++] = (float)item->valuedouble;
+        }
+    }
+    return count;
+}
+
+static const cJSON *attention_of(const cJSON *json)
+{
+    const cJSON *attention = cJSON_GetObjectItem(json, "attention");
+    ck_assert_ptr_nonnull(attention);
+    return attention;
+}
+
+static void assert_close(const char *what, const float *got, const float *wanted, size_t count)
+{
+    double largest = 0, error = 0;
+    for (size_t i = 0; i < count; i++) {
+        largest = fmax(largest, fabs((double)wanted[i]));
+        error = fmax(error, fabs((double)got[i] - wanted[i]));
+    }
+    ck_assert_msg(error <= 1e-3 * largest, "%s: differs by %g of %g", what, error, largest);
+}
+
+/* ---- maps ---- */
+
+static const char *const folders[] = {"vit-hf",       "vit-hf-f16", "vit-hf-bf16",       "vit-timm",
+                                      "vit-timm-gap", "deit-hf",    "deit-distilled-hf", "deit-distilled-timm"};
+enum { FOLDERS = 8, MAX_VALUES = 1 << 14 };
+
+static void check_map(const struct daemon *daemon, const char *folder, const char *query, const float *wanted,
+                      size_t count)
+{
+    char path[200], input[100];
+    float *got = malloc(MAX_VALUES * sizeof *got);
+    snprintf(path, sizeof path, "/classify?model=%s&top_k=1&%s", folder, query);
+    snprintf(input, sizeof input, "tests/golden/%s/input.png", folder);
+    cJSON *json = post_json(daemon, path, input);
+    const size_t values = flatten(cJSON_GetObjectItem(attention_of(json), "values"), got, MAX_VALUES);
+    ck_assert_msg(values == count, "%s: %zu values, not %zu", path, values, count);
+    assert_close(path, got, wanted, count);
+    cJSON_Delete(json);
+    free(got);
+}
+
+/* All raw maps of a golden folder: [L, NH, gh, gw] from attentions.<layer> [NH, T, T]. */
+static size_t reference_raw(struct golden *golden, size_t patches, float *maps)
+{
+    char name[32];
+    size_t count = 0, shape[3];
+    for (size_t layer = 0;; layer++) {
+        snprintf(name, sizeof name, "attentions.%zu", layer);
+        if (golden_shape(golden, name, shape, 3) != 3)
+            return count;
+        size_t floats;
+        const float *a = golden_get(golden, name, "F32", &floats);
+        const size_t tokens = shape[1], prefix = tokens - patches, queries = prefix ? 1 : tokens;
+        for (size_t head = 0; head < shape[0]; head++)
+            for (size_t i = 0; i < patches; i++, count++) {
+                double sum = 0;
+                for (size_t q = 0; q < queries; q++)
+                    sum += a[(head * tokens + q) * tokens + prefix + i];
+                maps[count] = (float)(sum / (double)queries);
+            }
+    }
+}
+
+START_TEST(test_golden_maps_over_http)
+{
+    const char *arguments[2 * FOLDERS + 1] = {NULL};
+    char models[FOLDERS][64], path[640];
+    for (int i = 0; i < FOLDERS; i++) {
+        snprintf(models[i], sizeof models[i], "tests/golden/%.40s", folders[i]);
+        arguments[2 * i] = "--model";
+        arguments[2 * i + 1] = models[i];
+    }
+    struct daemon daemon = daemon_start(NULL, arguments);
+    float *raw = malloc(MAX_VALUES * sizeof *raw);
+    for (int i = 0; i < FOLDERS; i++) {
+        size_t count, patches, shape[3];
+        snprintf(path, sizeof path, "%s/expected.safetensors", models[i]);
+        struct golden *golden = golden_open(path);
+        ck_assert_uint_eq(golden_shape(golden, "legrad", shape, 3), 3);
+        patches = shape[1] * shape[2];
+        const float *legrad = golden_get(golden, "legrad", "F32", &count);
+        check_map(&daemon, folders[i], "attention=legrad&layer=all", legrad, count);
+        check_map(&daemon, folders[i], "attention=legrad&layer=1", legrad + patches, patches);
+        const float *rollout = golden_get(golden, "rollout", "F32", &count);
+        if (rollout)
+            check_map(&daemon, folders[i], "attention=rollout", rollout, count);
+        count = reference_raw(golden, patches, raw);
+        check_map(&daemon, folders[i], "attention=raw&layer=all&head=all", raw, count);
+        golden_free(golden);
+    }
+    free(raw);
+    daemon_stop(&daemon);
+}
+END_TEST
+
+START_TEST(test_targets)
+{
+    struct daemon daemon = daemon_start(NULL, (const char *const[]){"--threads", "1", NULL});
+    float both[128], one[64], sum[64];
+    cJSON *json = post_json(&daemon, "/classify?attention=legrad&target=Egyptian%20cat,30,tabby&top_k=1",
+                            "config/samples/cat.jpg");
+    const cJSON *attention = attention_of(json), *targets = cJSON_GetObjectItem(attention, "targets");
+    ck_assert_int_eq(cJSON_GetArraySize(targets), 2); /* 30 is the tabby */
+    ck_assert_str_eq(cJSON_GetObjectItem(targets->child, "label")->valuestring, "Egyptian cat");
+    ck_assert_int_eq(cJSON_GetObjectItem(targets->child->next, "index")->valueint, 30);
+    ck_assert_uint_eq(flatten(cJSON_GetObjectItem(attention, "values"), both, 128), 128);
+    cJSON_Delete(json);
+
+    json = post_json(&daemon, "/classify?attention=legrad&top_k=1", "config/samples/cat.jpg");
+    attention = attention_of(json);
+    ck_assert_str_eq(cJSON_GetObjectItem(cJSON_GetObjectItem(attention, "target"), "label")->valuestring, "tabby");
+    ck_assert_int_eq(cJSON_GetObjectItem(attention, "layers")->valueint, 12);
+    ck_assert_uint_eq(flatten(cJSON_GetObjectItem(attention, "values"), one, 64), 64);
+    ck_assert_mem_eq(both + 64, one, sizeof one);
+    ck_assert_mem_ne(both, one, sizeof one);
+    float low = 1, high = 0;
+    for (int i = 0; i < 64; i++) {
+        low = fminf(low, one[i]);
+        high = fmaxf(high, one[i]);
+    }
+    ck_assert(low == 0 && high == 1);
+    cJSON_Delete(json);
+
+    json = post_json(&daemon, "/classify?attention=legrad&layers=3&top_k=1", "config/samples/cat.jpg");
+    ck_assert_int_eq(cJSON_GetObjectItem(attention_of(json), "layers")->valueint, 3);
+    ck_assert_uint_eq(flatten(cJSON_GetObjectItem(attention_of(json), "values"), sum, 64), 64);
+    ck_assert_mem_ne(sum, one, sizeof one);
+    cJSON_Delete(json);
+    daemon_stop(&daemon);
+}
+END_TEST
+
+static void refuse(const struct daemon *daemon, const char *path, long status, const char *code, const char *said)
+{
+    struct reply reply = post_file(daemon, path, small_input, NULL);
+    reply_assert_error(&reply, status, code);
+    ck_assert_msg(strstr(reply.body, said) != NULL, "%s: %s", path, reply.body);
+    reply_free(&reply);
+}
+
+START_TEST(test_bad_choices_are_named)
+{
+    struct daemon daemon = daemon_start(NULL, small_model);
+    refuse(&daemon, "/classify?attention=rollout&model=gap", 422, "unsupported_explanation", "no class token");
+    refuse(&daemon, "/explain?attention=rollout&model=gap", 422, "unsupported_explanation", "no class token");
+    refuse(&daemon, "/classify?attention=legrad&target=frog", 400, "invalid_parameter", "no class is called 'frog'");
+    refuse(&daemon, "/classify?attention=legrad&target=10", 400, "invalid_parameter", "classes 0 to 9");
+    refuse(&daemon, "/classify?attention=raw&target=1", 400, "invalid_parameter", "target only goes with");
+    refuse(&daemon, "/classify?target=1", 400, "invalid_parameter", "target only goes with");
+    refuse(&daemon, "/classify?layer=1", 400, "invalid_parameter", "layer only goes with");
+    refuse(&daemon, "/classify?attention=legrad&head=1", 400, "invalid_parameter", "head only goes with");
+    refuse(&daemon, "/classify?attention=rollout&layer=1", 400, "invalid_parameter", "layer only goes with");
+    refuse(&daemon, "/classify?attention=legrad&layers=4", 400, "invalid_parameter", "the model has 3");
+    refuse(&daemon, "/classify?attention=legrad&layers=2&layer=1", 400, "invalid_parameter", "exclude");
+    refuse(&daemon, "/classify?attention=raw&layer=3", 400, "invalid_parameter", "layers 0 to 2");
+    refuse(&daemon, "/classify?attention=legrad&target=0,1,2,3,4,5,6,7,8,9,", 400, "invalid_parameter", "without a name");
+    refuse(&daemon, "/classify?alpha=1", 400, "unknown_parameter", "alpha");
+    refuse(&daemon, "/explain?attention=none", 400, "invalid_parameter", "nothing to explain");
+    refuse(&daemon, "/explain?alpha=2", 400, "invalid_parameter", "0 to 1");
+    refuse(&daemon, "/attention-distance?attention=raw", 400, "unknown_parameter", "attention");
+    daemon_stop(&daemon);
+}
+END_TEST
+
+/* ---- requests of every kind at once ---- */
+
+struct wanted {
+    const struct daemon *daemon;
+    const char *path;
+    char *answer; /* without the timing, which differs */
+    int wrong;
+};
+
+static char *answer_to(const struct daemon *daemon, const char *path)
+{
+    struct reply reply = post_file(daemon, path, small_input, NULL);
+    char *text = NULL;
+    if (reply.curl == CURLE_OK && reply.status == 200)
+        text = strndup(reply.body, (size_t)(strstr(reply.body, ",\"timing\"") - reply.body));
+    reply_free(&reply);
+    return text;
+}
+
+static void *repeat(void *context)
+{
+    struct wanted *wanted = context;
+    for (int i = 0; i < 20; i++) {
+        char *answer = answer_to(wanted->daemon, wanted->path);
+        wanted->wrong += answer == NULL || strcmp(answer, wanted->answer) != 0;
+        free(answer);
+    }
+    return NULL;
+}
+
+START_TEST(test_mixed_requests_do_not_disturb_each_other)
+{
+    static const char *const paths[] = {"/classify", "/classify?attention=raw", "/classify?attention=rollout",
+                                        "/classify?attention=legrad", "/classify?attention=legrad&target=1,2&layers=2",
+                                        "/attention-distance", "/embed", "/classify?attention=legrad&model=gap"};
+    enum { COUNT = sizeof paths / sizeof paths[0] };
+    struct daemon daemon = daemon_start(NULL, small_model);
+    struct wanted wanted[COUNT];
+    pthread_t threads[COUNT];
+    for (int i = 0; i < COUNT; i++) {
+        wanted[i] = (struct wanted){.daemon = &daemon, .path = paths[i], .answer = answer_to(&daemon, paths[i])};
+        ck_assert_ptr_nonnull(wanted[i].answer);
+    }
+    for (int i = 0; i < COUNT; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, repeat, &wanted[i]), 0);
+    for (int i = 0; i < COUNT; i++) {
+        pthread_join(threads[i], NULL);
+        ck_assert_msg(wanted[i].wrong == 0, "%s: %d of 20 answers differ", paths[i], wanted[i].wrong);
+        free(wanted[i].answer);
+    }
+    daemon_stop(&daemon);
+}
+END_TEST
+
+/* ---- pictures ---- */
+
+START_TEST(test_pictures)
+{
+    struct daemon daemon = daemon_start(NULL, NULL); /* vit-tiny-64: 64x64, enlarged to 256x256 */
+    const char *const cat = "config/samples/cat.jpg";
+    size_t length;
+    vit_error err;
+    vit_image upload, plain = post_picture(&daemon, "/explain?alpha=0", cat);
+    vit_image legrad = post_picture(&daemon, "/explain", cat), again = post_picture(&daemon, "/explain?attention=legrad", cat);
+    vit_image raw = post_picture(&daemon, "/explain?attention=raw", cat);
+    vit_image rollout = post_picture(&daemon, "/explain?attention=rollout", cat);
+    vit_image turbo = post_picture(&daemon, "/explain?colormap=turbo", cat);
+    vit_image bare = post_picture(&daemon, "/explain?overlay=false", cat);
+    vit_image original = post_picture(&daemon, "/explain?alpha=0&size=original", cat);
+    ck_assert(legrad.width == 256 && legrad.height == 256);
+    ck_assert(same_pixels(&legrad, &again)); /* legrad is the default */
+    const vit_image *const different[] = {&plain, &legrad, &raw, &rollout, &turbo, &bare};
+    for (int i = 0; i < 6; i++)
+        for (int j = 0; j < i; j++)
+            ck_assert_msg(!same_pixels(different[i], different[j]), "pictures %d and %d are the same", i, j);
+
+    unsigned char *bytes = test_file(cat, &length);
+    ck_assert_int_eq(vit_image_decode(&upload, bytes, length, 1 << 26, &err), VIT_OK);
+    ck_assert(same_pixels(&original, &upload)); /* the model sees all of it: no part is drawn darker */
+    free(bytes);
+    vit_image *const all[] = {&plain, &legrad, &again, &raw, &rollout, &turbo, &bare, &original, &upload};
+    for (int i = 0; i < 9; i++)
+        vit_image_release(all[i]);
+
+    vit_image heads = post_picture(&daemon, "/explain?attention=raw&layer=all&head=all", cat);
+    vit_image targets = post_picture(&daemon, "/explain?target=tabby,Egyptian%20cat", cat);
+    ck_assert(heads.width >= 3 * 256 && heads.width < 4 * 256);       /* a column for each head, */
+    ck_assert(heads.height >= 12 * 256 && heads.height < 14 * 256);   /* a row for each layer, and labels */
+    ck_assert(targets.width >= 2 * 256 && targets.height > 256 && targets.height < 2 * 256);
+    vit_image_release(&heads);
+    vit_image_release(&targets);
+    daemon_stop(&daemon);
+}
+END_TEST
+
+START_TEST(test_picture_or_json)
+{
+    struct daemon daemon = daemon_start(NULL, small_model);
+    struct reply reply = post_file(&daemon, "/explain?top_k=2", small_input, "Accept: application/json");
+    cJSON *json = reply_json(&reply);
+    ck_assert_int_eq(cJSON_GetArraySize(cJSON_GetObjectItem(json, "predictions")), 2);
+    ck_assert_str_eq(cJSON_GetObjectItem(attention_of(json), "method")->valuestring, "legrad");
+    cJSON_Delete(json);
+    reply_free(&reply);
+
+    size_t length;
+    unsigned char *bytes = test_file(small_input, &length);
+    const void *const files[] = {bytes, bytes, "broken"};
+    const size_t lengths[] = {length, length, 6};
+    reply = daemon_post_files(&daemon, "/explain", files, lengths, 2);
+    reply_assert_error(&reply, 400, "one_image_only");
+    reply_free(&reply);
+    reply = daemon_post_files(&daemon, "/explain", files, lengths, 1);
+    vit_image image = picture_of(&reply);
+    vit_image_release(&image);
+    reply = daemon_post_files(&daemon, "/classify?attention=legrad", files, lengths, 3);
+    json = reply_json(&reply);
+    const cJSON *results = cJSON_GetObjectItem(json, "results");
+    ck_assert_int_eq(cJSON_GetArraySize(results), 3);
+    ck_assert_ptr_nonnull(cJSON_GetObjectItem(cJSON_GetArrayItem(results, 1), "attention"));
+    ck_assert_ptr_nonnull(cJSON_GetObjectItem(cJSON_GetArrayItem(results, 2), "error"));
+    cJSON_Delete(json);
+    reply_free(&reply);
+    free(bytes);
+
+    reply = daemon_post(&daemon, "/explain", "not a picture", 13);
+    reply_assert_error(&reply, 415, "unsupported_image_type");
+    reply_free(&reply);
+    daemon_stop(&daemon);
+}
+END_TEST
+
+START_TEST(test_picture_that_would_be_too_large)
+{
+    struct daemon daemon = daemon_start("{\"limits\": {\"max_pixels\": 400000}}", NULL);
+    struct reply reply = post_file(&daemon, "/explain?attention=raw&layer=all&head=all", "config/samples/cat.jpg", NULL);
+    reply_assert_error(&reply, 422, "picture_too_large");
+    reply_free(&reply);
+    vit_image one = post_picture(&daemon, "/explain", "config/samples/cat.jpg");
+    vit_image_release(&one);
+    daemon_stop(&daemon);
+}
+END_TEST
+
+/* ---- the inside of a model ---- */
+
+static cJSON *get_json(const struct daemon *daemon, const char *path)
+{
+    struct reply reply = daemon_get(daemon, path);
+    ck_assert_msg(reply.status == 200, "%s: %ld", path, reply.status);
+    cJSON *json = reply_json(&reply);
+    reply_free(&reply);
+    return json;
+}
+
+START_TEST(test_inside)
+{
+    struct daemon daemon = daemon_start(NULL, small_model);
+    static float values[1 << 16];
+    static const char *const pictures[] = {"/models/small/filters.png", "/models/small/positions.png",
+                                           "/models/gap/filters.png", "/models/gap/positions.png"};
+    for (int i = 0; i < 4; i++) {
+        struct reply reply = daemon_get(&daemon, pictures[i]);
+        vit_image picture = picture_of(&reply);
+        ck_assert(picture.width > 100 && picture.height > 100);
+        vit_image_release(&picture);
+    }
+    cJSON *json = get_json(&daemon, "/models/small/filters");
+    const size_t patch = (size_t)cJSON_GetObjectItem(json, "patch_size")->valueint;
+    ck_assert_int_eq(cJSON_GetArraySize(cJSON_GetObjectItem(json, "variances")), 28);
+    ck_assert_uint_eq(flatten(cJSON_GetObjectItem(json, "components"), values, 1 << 16), 28 * 3 * patch * patch);
+    cJSON_Delete(json);
+    json = get_json(&daemon, "/models/small/positions");
+    ck_assert_uint_eq(flatten(cJSON_GetObjectItem(json, "similarity"), values, 1 << 16), 36 * 36);
+    for (int i = 0; i < 36; i++)
+        ck_assert_float_eq_tol(values[i * 36 + i], 1, 1e-5f);
+    cJSON_Delete(json);
+    struct reply reply = daemon_get(&daemon, "/models/none/filters.png");
+    reply_assert_error(&reply, 404, "model_not_found");
+    reply_free(&reply);
+
+    json = post_json(&daemon, "/attention-distance", small_input);
+    ck_assert_uint_eq(flatten(cJSON_GetObjectItem(json, "distances"), values, 1 << 16), 3 * 4);
+    for (int i = 0; i < 12; i++)
+        ck_assert(values[i] > 0 && values[i] < 48 * 1.4142f);
+    cJSON_Delete(json);
+    reply = post_file(&daemon, "/attention-distance", small_input, "Accept: image/png");
+    vit_image plot = picture_of(&reply);
+    vit_image_release(&plot);
+    daemon_stop(&daemon);
+}
+END_TEST
+
+/* ---- the page ---- */
+
+/* The value of a header; to be freed. */
+static char *header_of(const struct reply *reply, const char *name)
+{
+    const char *line = strcasestr(reply->headers, name);
+    ck_assert_msg(line != NULL, "no %s", name);
+    line += strlen(name);
+    return strndup(line, strcspn(line, "\r\n"));
+}
+
+START_TEST(test_page)
+{
+    struct daemon daemon = daemon_start(NULL, small_model);
+    char nonces[2][40];
+    for (int i = 0; i < 2; i++) {
+        struct reply reply = daemon_get(&daemon, "/");
+        ck_assert_int_eq(reply.status, 200);
+        char *type = header_of(&reply, "content-type: "), *policy = header_of(&reply, "content-security-policy: ");
+        ck_assert_str_eq(type, "text/html; charset=utf-8");
+        ck_assert_ptr_nonnull(strstr(policy, "default-src 'none'"));
+        ck_assert_ptr_null(strstr(policy, "unsafe"));
+        ck_assert_int_eq(sscanf(strstr(policy, "'nonce-"), "'nonce-%39[0-9a-f]'", nonces[i]), 1);
+        ck_assert_uint_eq(strlen(nonces[i]), 32);
+        ck_assert_ptr_nonnull(strstr(reply.body, nonces[i]));
+        ck_assert_ptr_null(strstr(reply.body, "@NONCE@"));
+        ck_assert_ptr_null(strstr(reply.body, "src=\"http"));
+        free(type);
+        free(policy);
+        reply_free(&reply);
+    }
+    ck_assert_str_ne(nonces[0], nonces[1]);
+    daemon_stop(&daemon);
+}
+END_TEST
+
+/* ---- the description of the API ---- */
+
+/* Every "$ref" in the document leads somewhere. */
+static void check_references(const cJSON *document, const cJSON *node)
+{
+    const cJSON *reference = cJSON_GetObjectItemCaseSensitive(node, "$ref"), *item;
+    if (reference) {
+        char path[200], *rest = path;
+        const cJSON *target = document;
+        ck_assert_int_eq(strncmp(reference->valuestring, "#/", 2), 0);
+        snprintf(path, sizeof path, "%s", reference->valuestring + 2);
+        for (char *part; (part = strsep(&rest, "/")) != NULL;)
+            ck_assert_msg((target = cJSON_GetObjectItemCaseSensitive(target, part)) != NULL, "%s",
+                          reference->valuestring);
+    }
+    cJSON_ArrayForEach(item, node) check_references(document, item);
+}
+
+/* Which query parameters an operation describes, as bits; a path parameter is bit PARAMETER_COUNT. */
+static unsigned described_parameters(const cJSON *document, const cJSON *operation)
+{
+    unsigned bits = 0;
+    const cJSON *item;
+    cJSON_ArrayForEach(item, cJSON_GetObjectItem(operation, "parameters")) {
+        const char *key = strrchr(cJSON_GetObjectItemCaseSensitive(item, "$ref")->valuestring, '/') + 1;
+        const cJSON *row = cJSON_GetObjectItemCaseSensitive(
+            cJSON_GetObjectItem(cJSON_GetObjectItem(document, "components"), "parameters"), key);
+        const char *name = cJSON_GetObjectItem(row, "name")->valuestring;
+        int id = 0;
+        while (id < PARAMETER_COUNT && strcmp(parameters[id].name, name) != 0)
+            id++;
+        const bool in_path = strcmp(cJSON_GetObjectItem(row, "in")->valuestring, "path") == 0;
+        ck_assert_msg(in_path == (id == PARAMETER_COUNT), "%s", name);
+        bits |= 1u << id;
+    }
+    return bits;
+}
+
+START_TEST(test_openapi_describes_the_routes)
+{
+    struct daemon daemon = daemon_start(NULL, small_model);
+    cJSON *document = get_json(&daemon, "/openapi.json");
+    ck_assert_str_eq(cJSON_GetObjectItem(document, "openapi")->valuestring, "3.1.0");
+    check_references(document, document);
+    const cJSON *paths = cJSON_GetObjectItem(document, "paths");
+    size_t count, described = 0;
+    const struct route *routes = routes_table(&count);
+    for (size_t i = 0; i < count; i++) {
+        char method[8] = "";
+        for (size_t c = 0; routes[i].method[c]; c++)
+            method[c] = (char)(routes[i].method[c] | 0x20);
+        const cJSON *operation =
+            cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(paths, routes[i].path), method);
+        ck_assert_msg(operation != NULL, "%s %s is not described", routes[i].method, routes[i].path);
+        const unsigned in_path = strchr(routes[i].path, '{') ? 1u << PARAMETER_COUNT : 0;
+        ck_assert_msg(described_parameters(document, operation) == (routes[i].parameters | in_path), "%s",
+                      routes[i].path);
+        ck_assert_msg(!cJSON_GetObjectItem(operation, "requestBody") == !routes[i].takes_images, "%s", routes[i].path);
+        const cJSON *good = cJSON_GetObjectItem(cJSON_GetObjectItem(operation, "responses"), "200");
+        ck_assert_ptr_nonnull(good);
+        if (routes[i].pictures)
+            ck_assert_ptr_nonnull(cJSON_GetObjectItem(cJSON_GetObjectItem(good, "content"), "image/png"));
+    }
+    const cJSON *path;
+    cJSON_ArrayForEach(path, paths) described += (size_t)cJSON_GetArraySize(path);
+    ck_assert_uint_eq(described, count);
+    cJSON_Delete(document);
+    daemon_stop(&daemon);
+}
+END_TEST
+
+/* Every route, really asked, answers with a status and a content type that are described. */
+START_TEST(test_routes_answer_as_described)
+{
+    struct daemon daemon = daemon_start(NULL, small_model);
+    cJSON *document = get_json(&daemon, "/openapi.json");
+    size_t count;
+    const struct route *routes = routes_table(&count);
+    for (size_t i = 0; i < count; i++) {
+        char path[100];
+        const size_t before = strcspn(routes[i].path, "{");
+        snprintf(path, sizeof path, "%.*s%s%s", (int)before, routes[i].path, routes[i].path[before] ? "small" : "",
+                 routes[i].path[before] ? strchr(routes[i].path, '}') + 1 : "");
+        const bool posts = strcmp(routes[i].method, "POST") == 0;
+        struct reply reply = posts ? post_file(&daemon, path, small_input, NULL) : daemon_get(&daemon, path);
+        ck_assert_msg(reply.status == 200, "%s: %ld", path, reply.status);
+        const cJSON *operation = cJSON_GetObjectItemCaseSensitive(
+            cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItem(document, "paths"), routes[i].path),
+            posts ? "post" : "get");
+        const cJSON *content = cJSON_GetObjectItem(
+            cJSON_GetObjectItem(cJSON_GetObjectItem(operation, "responses"), "200"), "content");
+        char *type = header_of(&reply, "content-type: ");
+        type[strcspn(type, ";")] = '\0';
+        ck_assert_msg(cJSON_GetObjectItemCaseSensitive(content, type) != NULL, "%s answers %s", path, type);
+        free(type);
+        reply_free(&reply);
+        if (posts) {
+            reply = daemon_post(&daemon, path, "nonsense", 8);
+            ck_assert_int_eq(reply.status, 415);
+            ck_assert_ptr_nonnull(cJSON_GetObjectItem(cJSON_GetObjectItem(operation, "responses"), "415"));
+            reply_free(&reply);
+        }
+    }
+    cJSON_Delete(document);
+    daemon_stop(&daemon);
+}
+END_TEST
+
+/* ---- the command line ---- */
+
+static int run_command(const char *arguments)
+{
+    char command[800];
+    const char *binary = getenv("VITD_BINARY");
+    snprintf(command, sizeof command, "%s classify %s >/dev/null 2>&1", binary ? binary : "build/vitd", arguments);
+    const int status = system(command);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* The command line draws what the daemon draws. */
+START_TEST(test_classify_writes_a_picture)
+{
+    char folder[] = "/tmp/vitd-test-XXXXXX", file[64], arguments[300];
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    snprintf(file, sizeof file, "%s/map.png", folder);
+    snprintf(arguments, sizeof arguments,
+             "--attention legrad --target 32 --colormap turbo --output %s config/samples/cat.jpg", file);
+    ck_assert_int_eq(run_command(arguments), 0);
+    size_t length;
+    unsigned char *bytes = test_file(file, &length);
+    struct daemon daemon = daemon_start(NULL, NULL);
+    struct reply reply = post_file(&daemon, "/explain?target=32&colormap=turbo", "config/samples/cat.jpg", NULL);
+    ck_assert_uint_eq(reply.length, length);
+    ck_assert_mem_eq(reply.body, bytes, length);
+    reply_free(&reply);
+    daemon_stop(&daemon);
+    free(bytes);
+    unlink(file);
+
+    ck_assert_int_eq(run_command("--attention legrad config/samples/cat.jpg"), 2);
+    ck_assert_int_eq(run_command("--output /tmp/x.png config/samples/cat.jpg"), 2);
+    ck_assert_int_eq(run_command("--attention legrad --output /tmp/x.png a.jpg b.jpg"), 2);
+    ck_assert_int_eq(run_command("--attention gradcam --output /tmp/x.png config/samples/cat.jpg"), 2);
+    snprintf(arguments, sizeof arguments, "--attention legrad --target frog --output %s config/samples/cat.jpg", file);
+    ck_assert_int_eq(run_command(arguments), 1);
+    snprintf(arguments, sizeof arguments, "--attention raw --output %s/no/map.png config/samples/cat.jpg", folder);
+    ck_assert_int_eq(run_command(arguments), 1);
+    ck_assert_int_eq(access(file, F_OK), -1);
+    rmdir(folder);
+}
+END_TEST
+
+int main(void)
+{
+    const TTest *const tests[] = {
+        test_golden_maps_over_http, test_targets, test_bad_choices_are_named,
+        test_mixed_requests_do_not_disturb_each_other, test_pictures, test_picture_or_json,
+        test_picture_that_would_be_too_large, test_inside, test_page, test_openapi_describes_the_routes,
+        test_routes_answer_as_described, test_classify_writes_a_picture,
+    };
+    Suite *suite = suite_create("explain over HTTP");
+    TCase *all = tcase_create("all");
+    tcase_set_timeout(all, 120);
+    for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++)
+        tcase_add_test(all, tests[i]);
+    suite_add_tcase(suite, all);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
