@@ -6,7 +6,7 @@
 #include "engine/base/size.h"
 #include "engine/picture/canvas.h"
 
-enum { GAP = 8, LETTERS_ACROSS_A_TILE = 18, LETTER_WIDTH = 6, UNSEEN_PER_CENT = 35 };
+enum { GAP = 8, LETTERS_ACROSS_A_TILE = 28, LETTER_WIDTH = 6, UNSEEN_PER_CENT = 35 };
 
 /* Where a column or row of a tile falls in the map: between two of its cells. */
 struct between {
