@@ -43,14 +43,14 @@ FUZZ_BIN   := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/tests/%)
 TEST_HELP  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(TEST_SRC),$(wildcard tests/*.c)))
 SERVER_LIB := $(filter-out $(BUILD)/server/main.o,$(SERVER_OBJ))
 
-.PHONY: all run test bench asan tsan fuzz lint deps install uninstall clean help
+.PHONY: all run test test-web bench asan tsan fuzz lint deps install uninstall clean help
 .DELETE_ON_ERROR:
 .SECONDARY:
 
 all: $(BUILD)/vitd $(BUILD)/libvit.a  ## build build/vitd and build/libvit.a (installs nothing)
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 	@echo "Variables: PREFIX, DESTDIR, BUILD, OPT, CC, PORT (for make run), V=1 (show commands)."
 
 # The vector kernels are compiled for their instruction set and chosen at run time.
@@ -79,6 +79,7 @@ $(BUILD)/vitd: $(SERVER_OBJ) $(BUILD)/libvit.a
 DEB_BUILD := gcc make libc6-dev pkg-config libmicrohttpd-dev libcjson-dev libopenblas-dev libstb-dev \
              libjpeg62-turbo-dev zlib1g-dev
 DEB_TEST  := check libcurl4-openssl-dev
+DEB_WEB   := chromium chromium-driver python3
 # without quotes to expand, so that it also runs where make is all there is
 define install_missing
 	@missing=""; for p in $(1); do \
@@ -103,6 +104,11 @@ run:  ## install what is missing, build, and serve the bundled model on 127.0.0.
 test:  ## install what is missing, build, and run every test
 	@$(MAKE) --no-print-directory deps
 	@$(MAKE) --no-print-directory $(JOBS) check-suites
+
+test-web:  ## install what is missing (chromium), build, and use the page in a real browser
+	$(call install_missing,$(DEB_BUILD) $(DEB_WEB))
+	@$(MAKE) --no-print-directory $(JOBS) all
+	@tests/web/run.sh $(BUILD)
 
 .PHONY: check-suites
 check-suites: $(TEST_BIN) $(FUZZ_BIN) $(BUILD)/vitd
