@@ -628,6 +628,59 @@ START_TEST(test_preprocess_resizes_as_the_references)
 }
 END_TEST
 
+/* Every pixel value of every channel comes back from its normalised float. */
+START_TEST(test_preprocess_can_be_undone)
+{
+    static const vit_preprocess kinds[] = {
+        {.rescale_factor = 1 / 255.0, .mean = {0.485f, 0.456f, 0.406f}, .std = {0.229f, 0.224f, 0.225f}},
+        {.rescale_factor = 0.00392156862745098, .mean = {0.5f, 0.5f, 0.5f}, .std = {0.5f, 0.5f, 0.5f}},
+        {.rescale_factor = 1, .std = {1, 1, 1}},
+        {.rescale_factor = 1 / 127.5, .mean = {1, 1, 1}, .std = {1, 1, 1}},
+    };
+    unsigned char pixels[3 * 256];
+    for (size_t i = 0; i < sizeof pixels; i++)
+        pixels[i] = (unsigned char)(i / 3 + i % 3 * 85);
+    vit_image image = image_of(16, 16, pixels), back;
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        vit_preprocess p = kinds[i];
+        float tensor[3 * 256];
+        p.width = p.height = 16;
+        ck_assert_int_eq(vit_preprocess_apply(&p, &image, tensor, NULL), VIT_OK);
+        ck_assert_int_eq(vit_preprocess_undo(&p, tensor, &back, NULL), VIT_OK);
+        ck_assert(back.width == 16 && back.height == 16);
+        ck_assert_mem_eq(back.pixels, pixels, sizeof pixels);
+        vit_image_release(&back);
+    }
+}
+END_TEST
+
+static void expect_region(vit_preprocess p, size_t width, size_t height, double left, double top, double w, double h)
+{
+    vit_region region;
+    vit_error err = {""};
+    ck_assert_msg(vit_preprocess_region(&p, width, height, &region, &err) == VIT_OK, "%s", err.message);
+    ck_assert_double_eq_tol(region.left, left, 1e-9);
+    ck_assert_double_eq_tol(region.top, top, 1e-9);
+    ck_assert_double_eq_tol(region.width, w, 1e-9);
+    ck_assert_double_eq_tol(region.height, h, 1e-9);
+}
+
+START_TEST(test_region_the_model_sees)
+{
+    const vit_preprocess exact = {.resize = VIT_RESIZE_EXACT, .resize_height = 10, .resize_width = 20, .width = 20,
+                                  .height = 10};
+    expect_region(exact, 300, 200, 0, 0, 300, 200); /* all of it, whatever its shape */
+    const vit_preprocess crop = {.resize = VIT_RESIZE_SHORTEST_EDGE, .resize_height = 256, .crop = VIT_CROP_FLOOR,
+                                 .width = 224, .height = 224};
+    expect_region(crop, 512, 512, 32, 32, 448, 448);
+    expect_region(crop, 1024, 512, 288, 32, 448, 448); /* the middle of a wide picture */
+    const vit_preprocess pad = {.crop = VIT_CROP_ROUND, .width = 8, .height = 8};
+    expect_region(pad, 4, 4, -2, -2, 8, 8); /* padded around */
+    vit_region region;
+    ck_assert_int_eq(vit_preprocess_region(&crop, 0, 4, &region, NULL), VIT_ERR_ARGUMENT);
+}
+END_TEST
+
 START_TEST(test_preprocess_refuses_other_sizes)
 {
     static const unsigned char pixels[12] = {0};
@@ -697,6 +750,8 @@ int main(void)
         test_preprocess_crops_as_the_references,
         test_preprocess_normalises_in_float,
         test_preprocess_resizes_as_the_references,
+        test_preprocess_can_be_undone,
+        test_region_the_model_sees,
         test_preprocess_refuses_other_sizes,
         test_preprocess_computes_only_the_crop,
     };
