@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Small models see small pictures: they are enlarged until the shorter side has so many pixels. */
 enum { SMALLEST_SIDE = 224 };
@@ -55,7 +56,9 @@ static char *make_label(const struct explained *e, const vit_map_shape *shape, s
         snprintf(layer_text, sizeof layer_text, "%slayer %zu", *class ? ", " : "", layer);
     if (shape->heads > 1)
         snprintf(head_text, sizeof head_text, "%shead %zu", *layer_text ? ", " : "", head);
-    return asprintf(&label, "%s%s%s", class, layer_text, head_text) < 0 ? NULL : label;
+    /* of ImageNet's "tabby, tabby cat" the first name, since tiles are narrow */
+    const int class_length = (int)strcspn(class, ",");
+    return asprintf(&label, "%.*s%s%s", class_length, class, layer_text, head_text) < 0 ? NULL : label;
 }
 
 static vit_status draw_maps(vit_image *out, const struct explained *e, const vit_map_shape *shape, vit_map *maps,

