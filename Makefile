@@ -164,7 +164,8 @@ install: all  ## binary, library, headers, configuration, model, unit and man pa
 	install -m 644 include/*.h $(DESTDIR)$(PREFIX)/include/vitd/
 	install -m 644 config/models/vit-tiny-64/* $(DESTDIR)$(PREFIX)/share/vitd/models/vit-tiny-64/
 	install -m 644 systemd/vitd.8 $(DESTDIR)$(PREFIX)/share/man/man8/vitd.8
-	sed 's|@BINDIR@|$(PREFIX)/bin|; s|@SYSCONFDIR@|$(SYSCONFDIR)|' systemd/vitd.service > $(DESTDIR)$(UNITDIR)/vitd.service
+	sed 's|@BINDIR@|$(PREFIX)/bin|; s|@SYSCONFDIR@|$(SYSCONFDIR)|' systemd/vitd.service > $(BUILD)/vitd.service
+	install -m 644 $(BUILD)/vitd.service $(DESTDIR)$(UNITDIR)/vitd.service
 	test -e $(DESTDIR)$(SYSCONFDIR)/vitd/vitd.json || \
 		install -m 644 config/vitd.json $(DESTDIR)$(SYSCONFDIR)/vitd/vitd.json
 

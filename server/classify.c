@@ -24,6 +24,13 @@ struct classifier {
     size_t *best;           /* [N] */
 };
 
+/* What a folder or a picture says of itself must not drive a terminal. */
+static void complain(const char *about, const char *message)
+{
+    char clean[4 * sizeof((vit_error *)0)->message];
+    fprintf(stderr, "vitd: %s%s%s\n", about, *about ? ": " : "", log_clean(clean, sizeof clean, message));
+}
+
 /* Reads "-" or a file of at most max_bytes; NULL, with a line on standard error, if it cannot. */
 static uint8_t *read_image(const char *name, size_t max_bytes, size_t *length)
 {
@@ -87,7 +94,7 @@ static bool write_picture(const struct classifier *c, const uint8_t *bytes, size
                                         .encoded = bytes, .encoded_length = length,
                                         .max_pixels = (size_t)c->cli->config.limits.max_pixels};
     if (draw_explanation(&drawing, &explained, &err) != VIT_OK) {
-        fprintf(stderr, "vitd: %s: %s\n", c->cli->output, err.message);
+        complain(c->cli->output, err.message);
         return false;
     }
     const bool good = write_file(c->cli->output, drawing.png, drawing.length);
@@ -115,7 +122,7 @@ static bool classify_one(struct classifier *c, const char *name)
         return false;
     bool good = score(c, bytes, length, &err) == VIT_OK;
     if (!good) {
-        fprintf(stderr, "vitd: %s: %s\n", name, err.message);
+        complain(name, err.message);
     } else {
         if (c->cli->operand_count > 1)
             printf("%s\n", name);
@@ -155,7 +162,7 @@ static bool prepare(struct classifier *c)
         else if (prepare_map(c, &err))
             return true;
     }
-    fprintf(stderr, "vitd: %s\n", err.message);
+    complain("", err.message);
     return false;
 }
 

@@ -13,6 +13,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "server/log.h"
+
 #ifndef VITD_VERSION
 #define VITD_VERSION "unknown"
 #endif
@@ -166,7 +168,8 @@ static int usage_error(const char *format, ...)
 
 static int runtime_error(const struct config_error *error)
 {
-    fprintf(stderr, "vitd: %s\n", error->message);
+    char clean[4 * sizeof error->message];
+    fprintf(stderr, "vitd: %s\n", log_clean(clean, sizeof clean, error->message));
     return EXIT_RUNTIME;
 }
 

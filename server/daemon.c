@@ -9,6 +9,7 @@
  * no global. The loader publishes what it made by setting `ready` last; until then nobody else looks at it.
  */
 #include <errno.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -36,6 +37,8 @@ struct daemon {
     struct queue *queue;
     struct workers *workers;
 };
+
+enum { LARGE_BLOCK = 1 << 20 }; /* bytes that malloc takes from, and gives back to, the system */
 
 enum load_state { LOAD_RUNNING, LOAD_DONE, LOAD_FAILED };
 
@@ -104,6 +107,8 @@ static void *loader_main(void *argument)
     daemon->service.queue = daemon->queue;
     atomic_store(&daemon->service.ready, true);
     atomic_store(&daemon->loaded, LOAD_DONE);
+    if (atomic_load(&daemon->service.draining))
+        return NULL; /* a signal came first */
     log_info("listening on http://%s (ready in %.0f ms)", http_address(daemon->http),
              (double)(job_clock_us() - daemon->start_us) / 1e3);
     systemd_notify("READY=1\nSTATUS=ready");
@@ -208,6 +213,8 @@ int command_serve(const struct cli *cli)
     struct http_error error = {{0}};
     sigset_t stop;
     block_signals(&stop);
+    /* else glibc learns from the first large upload to keep the memory of all later ones */
+    mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK);
     log_setup((enum log_level)cli->config.log.level, (enum log_format)cli->config.log.format);
     vit_blas_init();
     log_machine();
@@ -234,8 +241,9 @@ int command_serve(const struct cli *cli)
     if (asked)
         drain(&daemon, &stop);
     end_loading(&daemon);
+    const bool loaded = atomic_load(&daemon.loaded) != LOAD_FAILED;
     release(&daemon);
     if (asked)
         log_info("stopped");
-    return asked ? EXIT_SUCCESS : EXIT_FAILURE;
+    return asked && loaded ? EXIT_SUCCESS : EXIT_FAILURE;
 }

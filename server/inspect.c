@@ -64,6 +64,7 @@ static void print_model(const vit_model *model, double flops)
 int command_inspect(const struct cli *cli)
 {
     vit_error err = {""};
+    char clean[4 * sizeof err.message];
     vit_model *model = NULL;
     vit_session *session = NULL;
     double flops = 0, seconds = 0;
@@ -75,7 +76,7 @@ int command_inspect(const struct cli *cli)
     if (status == VIT_OK)
         print_model(model, flops);
     else
-        fprintf(stderr, "vitd cannot run this model: %s\n", err.message);
+        fprintf(stderr, "vitd cannot run this model: %s\n", log_clean(clean, sizeof clean, err.message));
     vit_session_free(session);
     vit_model_free(model);
     return status == VIT_OK ? EXIT_SUCCESS : EXIT_RUNTIME;

@@ -8,6 +8,8 @@
 
 #include <limits.h>
 #include <math.h>
+#include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -177,6 +179,25 @@ static void begin(struct line *line, enum log_level level)
     }
 }
 
+/* A reader of standard error that has stopped must not stop the daemon: a line that would have to wait is lost, and the
+ * next one that can be written says how many were. A pipe that poll() calls writable has room for PIPE_BUF bytes, and no
+ * line is longer; the mutex keeps others from taking that room. */
+static void write_line(const struct line *line)
+{
+    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    static size_t lost;
+    struct pollfd out = {.fd = STDERR_FILENO, .events = POLLOUT};
+    pthread_mutex_lock(&mutex);
+    if (lost > 0 && poll(&out, 1, 0) > 0 && (out.revents & POLLOUT)) {
+        dprintf(STDERR_FILENO, style == LOG_FORMAT_JSON ? "{\"level\":\"warn\",\"message\":\"%zu log lines were lost\"}\n"
+                                                        : "%zu log lines were lost\n", lost);
+        lost = 0;
+    }
+    if (poll(&out, 1, 0) == 0 || write(STDERR_FILENO, line->text, line->length) < 0)
+        lost++;
+    pthread_mutex_unlock(&mutex);
+}
+
 static void end(struct line *line)
 {
     if (style == LOG_FORMAT_JSON)
@@ -184,8 +205,7 @@ static void end(struct line *line)
     if (line->length == sizeof line->text - 1)
         line->length--;
     line->text[line->length++] = '\n';
-    ssize_t written = write(STDERR_FILENO, line->text, line->length);
-    (void)written; /* there is nowhere to complain */
+    write_line(line);
 }
 
 /* ---- messages ---- */

@@ -489,6 +489,12 @@ START_TEST(test_clients_that_leave_do_no_harm)
         leave(&daemon, &cat, cat.length / 2); /* mid-upload */
         leave(&daemon, &cat, cat.length);     /* mid-inference */
     }
+    for (int i = 0; i < 20; i++)
+        leave(&daemon, &cat, 500); /* with the first bytes of the body */
+    const double start = test_clock();
+    while (metric(&daemon, "vitd_inflight_requests") > 1 && test_clock() < start + 10)
+        usleep(50000);
+    ck_assert_double_lt(test_clock() - start, 5); /* far from body_timeout_ms */
     struct reply reply = daemon_post(&daemon, "/classify", cat.bytes, cat.length);
     cJSON *json = reply_json(&reply);
     ck_assert_str_eq(top_label(json), "tabby");

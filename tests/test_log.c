@@ -255,6 +255,32 @@ static void *log_many(void *name)
     return NULL;
 }
 
+/* Nobody reads: lines are lost, nothing waits, and the first line that can be written again says how many. */
+START_TEST(test_stalled_reader_stops_nothing)
+{
+    int ends[2];
+    char text[1 << 17];
+    const int kept = dup(STDERR_FILENO);
+    ck_assert_int_eq(pipe(ends), 0);
+    log_setup(LOG_LEVEL_INFO, LOG_FORMAT_TEXT);
+    dup2(ends[1], STDERR_FILENO);
+    for (int i = 0; i < 20000; i++)
+        log_info("line %d, of which the pipe can hold only so many", i);
+    ssize_t length = read(ends[0], text, sizeof text);
+    ck_assert_int_gt(length, 10000);
+    log_info("the last line");
+    length = read(ends[0], text, sizeof text - 1);
+    dup2(kept, STDERR_FILENO);
+    ck_assert_int_gt(length, 0);
+    text[length] = '\0';
+    ck_assert_ptr_nonnull(strstr(text, " log lines were lost\n"));
+    ck_assert_ptr_nonnull(strstr(text, "the last line\n"));
+    close(kept);
+    close(ends[0]);
+    close(ends[1]);
+}
+END_TEST
+
 START_TEST(test_lines_of_threads_do_not_mix)
 {
     pthread_t threads[4];
@@ -292,6 +318,7 @@ int main(void)
     tcase_add_test(tests, test_json_replaces_what_is_not_utf8);
     tcase_add_test(tests, test_longest_request_is_one_short_line);
     tcase_add_test(tests, test_clean_escapes_and_cuts);
+    tcase_add_test(tests, test_stalled_reader_stops_nothing);
     tcase_add_test(tests, test_lines_of_threads_do_not_mix);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

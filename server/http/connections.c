@@ -18,6 +18,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -218,10 +219,25 @@ static bool is_drained(const struct connections *connections, const struct conne
     return now_us - since >= DRAIN_IDLE_US && ioctl(connection->fd, FIONREAD, &unread) == 0 && unread == 0;
 }
 
+/* The client has closed in the middle of a request, or between two. libmicrohttpd may have used up the event that told so
+ * while it read the last bytes, and would wait for more until the deadline. */
+static bool is_deserted(const struct connection *connection)
+{
+    struct pollfd client = {.fd = connection->fd, .events = POLLRDHUP};
+    int unread = 0;
+    if (connection->state != CONNECTION_IDLE && connection->state != CONNECTION_HEADER &&
+        connection->state != CONNECTION_BODY)
+        return false;
+    return poll(&client, 1, 0) > 0 && (client.revents & (POLLRDHUP | POLLHUP | POLLERR)) &&
+           ioctl(connection->fd, FIONREAD, &unread) == 0 && unread == 0;
+}
+
 static void sweep_one(const struct connections *connections, struct connection *connection, int64_t now_us)
 {
     bool late = now_us >= connection->deadline_us && connection->state != CONNECTION_WORK;
-    if (late && (connection->state == CONNECTION_HEADER || connection->state == CONNECTION_BODY))
+    if (is_deserted(connection))
+        shutdown(connection->fd, SHUT_RDWR);
+    else if (late && (connection->state == CONNECTION_HEADER || connection->state == CONNECTION_BODY))
         answer_408(connection, now_us);
     else if (late || is_drained(connections, connection, now_us))
         shutdown(connection->fd, SHUT_RDWR);
