@@ -651,6 +651,7 @@ START_TEST(test_preprocess_can_be_undone)
         ck_assert_mem_eq(back.pixels, pixels, sizeof pixels);
         vit_image_release(&back);
     }
+    vit_image_release(&image);
 }
 END_TEST
 

@@ -1,5 +1,6 @@
 """The page in a real browser, served by a real vitd. usage: test_page.py VITD [--screenshot FILE.png]"""
 import argparse
+import base64
 import os
 import re
 import shutil
@@ -44,6 +45,26 @@ return new Promise(done => canvas.toBlob(blob => {
   window.dispatchEvent(new ClipboardEvent('paste', {clipboardData: files}));
   done(blob.type);
 }, 'image/webp'));"""
+# Noise, which no PNG makes smaller: above the server's limit of 16 MiB.
+LARGE = """const canvas = new OffscreenCanvas(2600, 2300), context = canvas.getContext('2d');
+const image = context.createImageData(canvas.width, canvas.height), words = new Uint32Array(image.data.buffer);
+let seed = 1;
+for (let i = 0; i < words.length; i++) words[i] = (seed = Math.imul(seed, 1664525) + 1013904223 >>> 0) >>> 8 | 0xff000000;
+context.putImageData(image, 0, 0);
+return canvas.convertToBlob().then(blob => {
+  const files = new DataTransfer();
+  files.items.add(new File([blob], 'large.png', {type: blob.type}));
+  window.dispatchEvent(new DragEvent('drop', {dataTransfer: files}));
+  return blob.size;
+});"""
+# The mean difference, of 255, between the page's picture and that of the command that the page gives for it.
+COMPARE = READ + """const address = document.querySelector('#curl').textContent.match(/'(http[^']*)'/)[1];
+return fetch(address, {method: 'POST', body: Uint8Array.from(atob(arguments[1]), letter => letter.charCodeAt(0))})
+  .then(reply => reply.blob()).then(createImageBitmap).then(bitmap => {
+    context.drawImage(bitmap, 0, 0, copy.width, copy.height);
+    const other = context.getImageData(0, 0, copy.width, copy.height).data;
+    return data.reduce((sum, value, i) => sum + Math.abs(value - other[i]), 0) / data.length;
+  });"""
 FETCHES = "return performance.getEntriesByType('resource').filter(e => e.name.includes('classify')).length"
 
 failures = 0
@@ -175,11 +196,31 @@ def test_targets(browser, page):
     check("no class means the top class again", page.caption("LeGrad for tabby"))
 
 
+def test_haste(browser, page):
+    """Choices that come faster than answers: the last one counts, whatever arrives when."""
+    browser.click("#predictions li:nth-child(4) button")
+    page.caption("LeGrad for " + page.text("#predictions li:nth-child(4) .label"))
+    last = page.pixels()
+    browser.click("#clear")
+    browser.type("#file", CAT)
+    page.caption("LeGrad for tabby")
+    browser.run("for (const i of [1, 2, 1, 4, 3]) document.querySelectorAll('#predictions button')[i].click()")
+    label = page.text("#predictions li:nth-child(4) .label")
+    check("of many quick choices the last is shown", page.caption(f"LeGrad for {label}") and page.pixels() == last)
+    browser.run("return new Promise(done => setTimeout(done, 600))")
+    check("and stays", page.text("#caption").startswith(f"LeGrad for {label}") and page.pixels() == last)
+    browser.click("#predictions li:nth-child(1) button")
+    page.caption("LeGrad for tabby")
+
+
 def test_taking_away(browser, page):
     browser.run("document.querySelector('#command').open = true")
     command = page.text("#curl")
     check("the command names the map", all(part in command for part in (
         "curl --data-binary '@cat.jpg'", "attention=legrad", "target=30", "colormap=viridis", "alpha=0.6")), command)
+    with open(CAT, "rb") as file:
+        difference = browser.run(COMPARE, "#picture", base64.b64encode(file.read()).decode())
+    check("POST /explain draws what the page draws", difference < 2, difference)
     browser.click("#download")
     check("the map is saved", browser.wait("document.querySelector('#status').textContent.startsWith('Saved')"), page.text("#status"))
     browser.click("#measure")
@@ -267,6 +308,13 @@ def test_network(browser, page, url):
     check("the console is silent, no rule of the Content-Security-Policy is broken", not messages, messages)
 
 
+def test_large(browser, page):
+    size = browser.run(LARGE)
+    check("a picture above the server's limit is dropped", size > 16 << 20, size)
+    check("it is reduced, and the page says so", browser.wait(
+        "document.querySelector('#status').textContent.includes('too large for the server and reduced')"), page.text("#status"))
+
+
 def test_errors(browser, page):
     browser.run(DROP, [["broken.jpg", "image/jpeg", "this is no picture"]])
     check("a broken file's error is said in the server's words", browser.wait(
@@ -320,10 +368,11 @@ def main():
         if options.screenshot:
             take_screenshot(browser, page, url, options.screenshot)
         test_load(browser, page, url)
-        for test in (test_classify, test_methods, test_controls, test_heads, test_targets, test_taking_away, test_model,
+        for test in (test_classify, test_methods, test_controls, test_heads, test_targets, test_haste, test_taking_away, test_model,
                      test_live, test_pictures, test_keyboard, test_looks):
             test(browser, page)
         test_network(browser, page, url)
+        test_large(browser, page)
         test_errors(browser, page)
         test_server_gone(browser, page, daemon)
     finally:
