@@ -60,8 +60,8 @@ class Browser:
             env = dict(os.environ, HOME=self.folder, XDG_CONFIG_HOME=self.folder, XDG_CACHE_HOME=self.folder)
             self.driver = Server(self.folder, "chromedriver", ["chromedriver", "--port=0"], r"started successfully on port (\d+)", env)
             arguments = ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--no-first-run",
-                         "--disable-background-networking", "--disable-component-update", "--force-color-profile=srgb",
-                         f"--window-size={width},{height}", f"--user-data-dir={self.folder}/profile"]
+                         "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
+                         "--force-color-profile=srgb", f"--window-size={width},{height}", f"--user-data-dir={self.folder}/profile"]
             chrome = {"args": arguments, "binary": shutil.which("chromium"),
                       "prefs": {"download.default_directory": self.folder}}
             self.session = "/session/" + self.call("POST", "/session", {"capabilities": {"alwaysMatch": {

@@ -342,14 +342,16 @@ def test_server_gone(browser, page, daemon):
 
 
 def take_screenshot(browser, page, url, path):
-    browser.size(1280, 960)
     browser.open(url)
     browser.wait("document.querySelector('#positions img')?.naturalWidth > 0")
     browser.type("#file", CAT)
     page.caption("LeGrad for tabby")
     browser.wait("document.querySelectorAll('#heads canvas').length === 3")
-    browser.run("document.fonts.ready; return new Promise(done => setTimeout(done, 700))")
+    # as high as the picture, its classes and its heads
+    browser.size(1280, browser.run("return Math.round(document.querySelector('#work').getBoundingClientRect().bottom + 20)"))
+    browser.run("return new Promise(done => setTimeout(done, 700))")
     browser.screenshot(path)
+    browser.size(1280, 900)
 
 
 def main():
