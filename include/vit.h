@@ -28,31 +28,46 @@
 typedef struct vit_model vit_model;
 typedef struct vit_session vit_session;
 
+/* A layer (encoder block), where layers differ. */
+typedef struct vit_layer_info {
+    size_t width, heads;
+    size_t grid_height, grid_width; /* of the patches that are attended to, and so of the layer's map */
+} vit_layer_info;
+
 /* What a model is, for people and for callers that size buffers. Borrowed from the model. */
 typedef struct vit_model_info {
     const char *architecture; /* the table row that runs it, e.g. "vit" */
     const char *layout;       /* "transformers" or "timm" */
     const char *dtype;        /* arithmetic, "fp32" */
     const char *stored_dtype; /* of the file's matrices: "F32", "F16" or "BF16" */
-    const char *pooling;      /* "token", "avg" or "token+distillation" */
-    const char *activation;   /* "gelu", "gelu_new" or "quick_gelu" */
+    const char *pooling;      /* "token", "avg", "token+avg" or "token+distillation" */
+    const char *activation;   /* "gelu", "gelu_new", "quick_gelu", "swiglu" or "relu" */
     size_t image_height, image_width; /* H, W */
-    size_t patch_size;                /* P */
+    size_t patch_size;                /* P: pixels from one patch to the next, in either direction */
     size_t grid_height, grid_width;   /* gh, gw */
     size_t tokens;                    /* T, prefix tokens included */
-    size_t prefix_tokens;             /* class and distillation tokens, before the patches */
+    size_t prefix_tokens;             /* class, distillation and register tokens, before the patches */
+    bool class_token;                 /* the first of them is a class token */
     size_t layers, width, heads, mlp_width;
+    const vit_layer_info *layer_info; /* [layers]; where layers differ, the sizes above are the last one's */
     size_t classes;
     size_t embedding_width; /* floats in vit_item.features */
     uint64_t parameters;    /* numbers in the tensors the model uses */
     unsigned explanations; /* bits 1 << vit_attention: the maps it can give */
+    bool distances;        /* whether it can give attention distances: every patch can attend to every patch */
     const vit_preprocess *preprocess;
 } vit_model_info;
 
+/* How to open a model; zeroed: as its folder says. */
+typedef struct vit_options {
+    size_t image_size; /* the side of the square input; 0: the folder's. Position embeddings are interpolated */
+} vit_options;
+
 /* Opens a model folder in the transformers or the timm layout (config.json, model.safetensors or its shards,
  * preprocessor_config.json for transformers). The folder is untrusted: everything in it is checked.
- * VIT_ERR_IO, VIT_ERR_FORMAT (damaged), VIT_ERR_UNSUPPORTED (sound, but not a model vitd runs), VIT_ERR_NO_MEMORY. */
-vit_status vit_model_open(vit_model **model, const char *folder, vit_error *err);
+ * options may be NULL. VIT_ERR_IO, VIT_ERR_FORMAT (damaged), VIT_ERR_UNSUPPORTED (sound, but not a model vitd runs, or not
+ * with these options), VIT_ERR_ARGUMENT, VIT_ERR_NO_MEMORY. */
+vit_status vit_model_open(vit_model **model, const char *folder, const vit_options *options, vit_error *err);
 void vit_model_free(vit_model *model);
 
 const vit_model_info *vit_model_describe(const vit_model *model);
@@ -130,7 +145,7 @@ void vit_session_free(vit_session *session);
  *
  * distances: for each layer and head the distance between the centres of two patches, averaged over all query patches
  * and, with the attention as weight, over the key patches; prefix tokens are left out and the rows normalised
- * (arXiv 2010.11929, figure 7; arXiv 2108.08810, section 4). Needs VIT_ATTENTION_RAW in info->explanations. */
+ * (arXiv 2010.11929, figure 7; arXiv 2108.08810, section 4). Needs info->distances. */
 vit_status vit_session_run(vit_session *session, const vit_item *items, size_t count, vit_error *err);
 
 /* The cost of a forward pass: floating-point operations in matrix products (2 per multiply-add), and the seconds

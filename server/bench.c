@@ -242,7 +242,7 @@ int command_bench(const struct cli *cli)
 {
     struct bench bench = {.cli = cli};
     vit_error err = {""};
-    bool good = vit_model_open(&bench.model, cli->config.models[0].path, &err) == VIT_OK;
+    bool good = vit_model_open(&bench.model, cli->config.models[0].path, NULL, &err) == VIT_OK;
     if (!good)
         fprintf(stderr, "vitd: %s\n", err.message);
     if (good && cli->image != NULL)

@@ -68,7 +68,7 @@ int command_inspect(const struct cli *cli)
     vit_model *model = NULL;
     vit_session *session = NULL;
     double flops = 0, seconds = 0;
-    vit_status status = vit_model_open(&model, cli->operands[0], &err);
+    vit_status status = vit_model_open(&model, cli->operands[0], NULL, &err);
     if (status == VIT_OK)
         status = vit_session_create(&session, model, 1, &err);
     if (status == VIT_OK)

@@ -143,7 +143,7 @@ START_TEST(test_deletion)
             free(names[--count]);
     }
     snprintf(path, sizeof path, "%s/models/deit-tiny-patch16-224", shared_folder());
-    ck_assert_msg(vit_model_open(&lab.model, path, &err) == VIT_OK, "%s", err.message);
+    ck_assert_msg(vit_model_open(&lab.model, path, NULL, &err) == VIT_OK, "%s", err.message);
     lab.info = vit_model_describe(lab.model);
     ck_assert_uint_le(lab.info->grid_height * lab.info->grid_width, MAX_PATCHES);
     const size_t floats = 3 * lab.info->image_height * lab.info->image_width;

@@ -15,7 +15,7 @@
 
 /* ---- the gradient of one block against central differences in double ---- */
 
-enum { T = 7, C = 12, NH = 3, HD = C / NH, M = 21 };
+enum { T = 7, C = 12, NH = 3, HD = C / NH, M = 22 };
 
 /* A block with random weights, and everything that a run of it needs. */
 struct lab {
@@ -62,19 +62,20 @@ static void make_lab(struct lab *lab, enum activation activation, unsigned seed)
         .qkv = {lab->qkv, lab->qkv_bias, C, 3 * C},
         .proj = {lab->proj, lab->proj_bias, C, C},
         .fc1 = {lab->fc1, lab->fc1_bias, C, M},
-        .fc2 = {lab->fc2, lab->fc2_bias, M, C},
-        .heads = NH,
+        .fc2 = {lab->fc2, lab->fc2_bias, activation == ACTIVATION_SWIGLU ? M / 2 : M, C},
+        .attention = {.heads = NH, .scale = 1 / sqrtf(HD)},
         .activation = activation,
     };
     lab->scratch = (struct block_scratch){lab->normed, lab->qkv_out, lab->probabilities, lab->hidden, lab->row};
     lab->tape = (struct block_tape){lab->values, lab->residual, lab->tape_hidden, lab->mean};
 }
 
-static void keep(void *context, size_t layer, size_t head, const float *matrix, size_t tokens)
+static void keep(void *context, const struct attention_view *view)
 {
-    ck_assert_uint_eq(layer, 0);
-    ck_assert_uint_eq(tokens, T);
-    memcpy((float *)context + head * T * T, matrix, T * T * sizeof(float));
+    ck_assert_uint_eq(view->layer, 0);
+    ck_assert_uint_eq(view->queries, T);
+    ck_assert_uint_eq(view->keys, T);
+    memcpy((float *)context + view->head * T * T + view->first * T, view->matrix, view->rows * T * sizeof(float));
 }
 
 static double activation_of(enum activation activation, double x)
@@ -129,9 +130,11 @@ static double score_of(const struct lab *lab, const double attention[NH][T * T])
             x[c] += lab->input[t * C + c];
         norm_of(lab->norm2, 1e-5f, x, normed);
         linear_of(lab->fc1, lab->fc1_bias, C, M, normed, hidden);
-        for (size_t m = 0; m < M; m++)
-            hidden[m] = activation_of(lab->block.activation, hidden[m]);
-        linear_of(lab->fc2, lab->fc2_bias, M, C, hidden, y);
+        for (size_t m = 0; m < lab->block.fc2.in; m++)
+            hidden[m] = lab->block.activation == ACTIVATION_SWIGLU
+                            ? hidden[m] / (1 + exp(-hidden[m])) * hidden[M / 2 + m]
+                            : activation_of(lab->block.activation, hidden[m]);
+        linear_of(lab->fc2, lab->fc2_bias, lab->block.fc2.in, C, hidden, y);
         for (size_t c = 0; c < C; c++)
             score += lab->gradient[c] * (x[c] + y[c]) / T;
     }
@@ -195,7 +198,7 @@ static vit_model *open_golden(const char *name)
     vit_error err = {""};
     const char *tests = getenv("VITD_TESTS");
     snprintf(path, sizeof path, "%s/golden/%s", tests != NULL ? tests : "tests", name);
-    ck_assert_msg(vit_model_open(&model, path, &err) == VIT_OK, "%s", err.message);
+    ck_assert_msg(vit_model_open(&model, path, NULL, &err) == VIT_OK, "%s", err.message);
     return model;
 }
 
@@ -340,6 +343,7 @@ START_TEST(test_method_that_is_not_defined)
     ck_assert_int_eq(vit_explain_shape(model, &legrad, &shape, &err), VIT_ERR_UNSUPPORTED);
     ck_assert_str_eq(err.message, "legrad is not defined for this model (architecture vit)");
     model->info.explanations = 0;
+    model->info.distances = false;
     vit_session *session;
     float logits[10], distances[12], *pixels = calloc(3 * 48 * 48, sizeof *pixels);
     ck_assert_int_eq(vit_session_create(&session, model, 1, &err), VIT_OK);

@@ -67,7 +67,7 @@ static void assert_opens(void)
 {
     vit_model *model;
     vit_error err = {""};
-    ck_assert_msg(vit_model_open(&model, folder, &err) == VIT_OK, "%s", err.message);
+    ck_assert_msg(vit_model_open(&model, folder, NULL, &err) == VIT_OK, "%s", err.message);
     vit_model_free(model);
     remove_folder();
 }
@@ -76,7 +76,7 @@ static void assert_refused(vit_status status, const char *words)
 {
     vit_model *model = NULL;
     vit_error err = {""};
-    vit_status got = vit_model_open(&model, folder, &err);
+    vit_status got = vit_model_open(&model, folder, NULL, &err);
     ck_assert_msg(got == status, "status %d, not %d: %s", got, status, err.message);
     ck_assert_msg(strstr(err.message, words) != NULL, "\"%s\" does not hold \"%s\"", err.message, words);
     ck_assert_msg(strstr(err.message, folder) == err.message, "\"%s\" does not name the folder", err.message);
@@ -245,7 +245,7 @@ START_TEST(test_config_is_checked)
         vit_status status;
         const char *words;
     } cases[] = {
-        {"config.json", "model_type", "\"swin\"", VIT_ERR_UNSUPPORTED, "architecture 'swin' is not one that vitd runs"},
+        {"config.json", "model_type", "\"beit\"", VIT_ERR_UNSUPPORTED, "architecture 'beit' is not one that vitd runs"},
         {"config.json", "model_type", NULL, VIT_ERR_FORMAT, "neither \"model_type\" (transformers) nor"},
         {"config.json", "num_attention_heads", NULL, VIT_ERR_FORMAT, "\"num_attention_heads\" is missing"},
         {"config.json", "num_attention_heads", "0", VIT_ERR_FORMAT, "\"num_attention_heads\" must be a whole number"},
@@ -353,11 +353,11 @@ START_TEST(test_labels_have_fallbacks)
     const char *text = "zero\r\none\ntwo\nthree\nfour\nfive\nsix\nseven\neight\nnine\n";
     copy_golden("vit-hf");
     edit_json("config.json", "id2label", NULL);
-    ck_assert_int_eq(vit_model_open(&model, folder, &err), VIT_OK);
+    ck_assert_int_eq(vit_model_open(&model, folder, NULL, &err), VIT_OK);
     ck_assert_str_eq(vit_model_label(model, 7), "7");
     vit_model_free(model);
     write_file("labels.txt", text, strlen(text));
-    ck_assert_int_eq(vit_model_open(&model, folder, &err), VIT_OK);
+    ck_assert_int_eq(vit_model_open(&model, folder, NULL, &err), VIT_OK);
     ck_assert_str_eq(vit_model_label(model, 0), "zero");
     ck_assert_str_eq(vit_model_label(model, 9), "nine");
     vit_model_free(model);
@@ -386,7 +386,7 @@ START_TEST(test_random_damage)
             write_file(files[i], damaged, length - (round % 5 == 0 ? (seed >> 4) % length : 0));
             vit_model *model = NULL;
             vit_error err = {""};
-            if (vit_model_open(&model, folder, &err) != VIT_OK)
+            if (vit_model_open(&model, folder, NULL, &err) != VIT_OK)
                 ck_assert_msg(err.message[0] != '\0' && model == NULL, "round %d", round);
             vit_model_free(model);
         }

@@ -73,17 +73,29 @@ static void check_add_bias(const struct kernels *kernels, size_t n)
     ck_assert_mem_eq(got, wanted, ROWS * n * sizeof *got);
 }
 
+/* A gated activation takes pairs, and multiplies two of them. */
+static size_t inputs_of(int activation, size_t n)
+{
+    return activation == ACTIVATION_SWIGLU ? 2 * (n / 2) : n;
+}
+
+static double size_of(int activation, double scale)
+{
+    return fmax(1, activation == ACTIVATION_SWIGLU ? scale * scale : scale);
+}
+
 static void check_activations(const struct kernels *kernels, size_t n)
 {
     float got[ROWS * MAX_N] = {0}, wanted[ROWS * MAX_N] = {0}, bias[MAX_N] = {0};
     for (int activation = 0; activation < ACTIVATION_COUNT; activation++)
         for (float scale = 0.1f; scale < 200; scale *= 3) {
-            fill(got, ROWS * n, scale, (unsigned)n);
-            fill(bias, n, 0.1f, 7);
+            const size_t inputs = inputs_of(activation, n);
+            fill(got, ROWS * inputs, scale, (unsigned)n);
+            fill(bias, inputs, 0.1f, 7);
             memcpy(wanted, got, sizeof wanted);
-            kernels->activate[activation](got, bias, ROWS, n);
-            kernels_generic.activate[activation](wanted, bias, ROWS, n);
-            assert_close(kernels->name, n, got, wanted, ROWS * n, 4e-7 * fmax(1, scale));
+            kernels->activate[activation](got, bias, ROWS, inputs);
+            kernels_generic.activate[activation](wanted, bias, ROWS, inputs);
+            assert_close(kernels->name, n, got, wanted, ROWS * inputs, 4e-7 * size_of(activation, scale));
         }
 }
 
@@ -94,12 +106,14 @@ static void check_activation_gradients(const struct kernels *kernels, size_t n)
     fill(gradient, n, 2, 8);
     for (int activation = 0; activation < ACTIVATION_COUNT; activation++)
         for (float scale = 0.1f; scale < 200; scale *= 3) {
-            fill(x, ROWS * n, scale, (unsigned)n);
-            kernels->activate_gradient[activation](got, x, bias, gradient, ROWS, n);
-            kernels_generic.activate_gradient[activation](wanted, x, bias, gradient, ROWS, n);
-            assert_close(kernels->name, n, got, wanted, ROWS * n, 4e-6);
-            kernels->activate_gradient[activation](x, x, bias, gradient, ROWS, n); /* in place */
-            ck_assert_mem_eq(x, got, ROWS * n * sizeof *x);
+            const size_t inputs = inputs_of(activation, n);
+            const double bound = 4e-6 * (activation == ACTIVATION_SWIGLU ? fmax(1, scale) : 1);
+            fill(x, ROWS * inputs, scale, (unsigned)n);
+            kernels->activate_gradient[activation](got, x, bias, gradient, ROWS, inputs);
+            kernels_generic.activate_gradient[activation](wanted, x, bias, gradient, ROWS, inputs);
+            assert_close(kernels->name, n, got, wanted, ROWS * inputs, bound);
+            kernels->activate_gradient[activation](x, x, bias, gradient, ROWS, inputs); /* in place */
+            ck_assert_mem_eq(x, got, ROWS * inputs * sizeof *x);
         }
 }
 

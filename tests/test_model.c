@@ -1,4 +1,4 @@
-/* test_model.c - every golden ViT and DeiT folder against its reference, through the public API. */
+/* test_model.c - every golden folder against its reference, through the public API. */
 #include <check.h>
 #include <math.h>
 #include <stdio.h>
@@ -8,8 +8,33 @@
 #include "tests/golden.h"
 #include "vit.h"
 
-static const char *const folders[] = {"vit-hf",    "vit-hf-f16",   "vit-hf-bf16",       "vit-timm",
-                                      "vit-timm-gap", "deit-hf", "deit-distilled-hf", "deit-distilled-timm"};
+enum {
+    RAW = 1 << VIT_ATTENTION_RAW,
+    LEGRAD = 1 << VIT_ATTENTION_LEGRAD,
+    ROLLOUT = 1 << VIT_ATTENTION_ROLLOUT,
+    ALL = RAW | LEGRAD | ROLLOUT
+};
+
+/* What a folder's model can explain, and its expected.safetensors holds. */
+static const struct {
+    const char *name;
+    unsigned explanations;
+} folders[] = {
+    {"vit-hf", ALL},
+    {"vit-hf-f16", ALL},
+    {"vit-hf-bf16", ALL},
+    {"vit-timm", ALL},
+    {"vit-timm-gap", RAW | LEGRAD},
+    {"deit-hf", ALL},
+    {"deit-distilled-hf", ALL},
+    {"deit-distilled-timm", ALL},
+    {"deit3-timm", ALL},
+    {"vit-reg-timm", ALL},
+    {"vit-swiglu-timm", ALL},
+    {"vit-clip-timm", ALL},
+    {"dinov2-hf", ALL},
+    {"dinov2-swiglu-hf", ALL},
+};
 
 enum { FOLDER_COUNT = sizeof folders / sizeof folders[0] };
 
@@ -32,27 +57,34 @@ static void *read_file(const char *path, size_t *length)
     return bytes;
 }
 
-static void fixture_open(struct fixture *f, const char *name)
+/* The expectations and the picture are "<stem>.safetensors" and ".png", for "expected" "input.png". */
+static void fixture_open_at(struct fixture *f, const char *name, const char *stem, size_t image_size)
 {
     vit_error err = {""};
     char path[600];
     const char *tests = getenv("VITD_TESTS");
     snprintf(f->path, sizeof f->path, "%s/golden/%s", tests != NULL ? tests : "tests", name);
-    ck_assert_msg(vit_model_open(&f->model, f->path, &err) == VIT_OK, "%s", err.message);
+    const vit_options options = {.image_size = image_size};
+    ck_assert_msg(vit_model_open(&f->model, f->path, &options, &err) == VIT_OK, "%s", err.message);
     f->info = vit_model_describe(f->model);
-    snprintf(path, sizeof path, "%s/expected.safetensors", f->path);
+    snprintf(path, sizeof path, "%s/%s.safetensors", f->path, stem);
     f->golden = golden_open(path);
     ck_assert_ptr_nonnull(f->golden);
 
     size_t length;
     vit_image image;
-    snprintf(path, sizeof path, "%s/input.png", f->path);
+    snprintf(path, sizeof path, "%s/%s.png", f->path, strcmp(stem, "expected") == 0 ? "input" : stem);
     void *bytes = read_file(path, &length);
     ck_assert_msg(vit_image_decode(&image, bytes, length, 1 << 20, &err) == VIT_OK, "%s", err.message);
     f->pixels = malloc(3 * f->info->image_height * f->info->image_width * sizeof *f->pixels);
     ck_assert_msg(vit_preprocess_apply(f->info->preprocess, &image, f->pixels, &err) == VIT_OK, "%s", err.message);
     vit_image_release(&image);
     free(bytes);
+}
+
+static void fixture_open(struct fixture *f, const char *name)
+{
+    fixture_open_at(f, name, "expected", 0);
 }
 
 static void fixture_close(struct fixture *f)
@@ -95,87 +127,51 @@ static void run_one(const struct fixture *f, const vit_item *item)
     vit_session_free(session);
 }
 
+static void check_preprocess(const struct fixture *f)
+{
+    const size_t count = 3 * f->info->image_height * f->info->image_width;
+    double difference = largest_difference(f->pixels, expected(f, "pixel_values", count), count);
+    ck_assert_msg(difference <= 1e-6, "%s: pixel_values differ by %g", f->path, difference);
+}
+
 START_TEST(test_preprocess_equals_reference)
 {
     struct fixture f;
-    fixture_open(&f, folders[_i]);
-    const size_t count = 3 * f.info->image_height * f.info->image_width;
-    double difference = largest_difference(f.pixels, expected(&f, "pixel_values", count), count);
-    ck_assert_msg(difference <= 1e-6, "%s: pixel_values differ by %g", f.path, difference);
+    fixture_open(&f, folders[_i].name);
+    check_preprocess(&f);
     fixture_close(&f);
 }
 END_TEST
 
-START_TEST(test_logits_equal_reference)
+static void check_logits(const struct fixture *f)
 {
-    struct fixture f;
-    fixture_open(&f, folders[_i]);
-    const size_t n = f.info->classes;
-    const float *wanted = expected(&f, "logits", n);
-    float *logits = calloc(n, sizeof *logits), *features = calloc(f.info->embedding_width, sizeof *features);
-    run_one(&f, &(vit_item){.pixels = f.pixels, .logits = logits, .features = features});
+    const size_t n = f->info->classes;
+    const float *wanted = expected(f, "logits", n);
+    float *logits = calloc(n, sizeof *logits), *features = calloc(f->info->embedding_width, sizeof *features);
+    run_one(f, &(vit_item){.pixels = f->pixels, .logits = logits, .features = features});
     double error = largest_difference(logits, wanted, n) / largest_value(wanted, n);
-    ck_assert_msg(error <= 1e-4, "%s: logits differ by %g of the largest", f.path, error);
+    ck_assert_msg(error <= 1e-4, "%s: logits differ by %g of the largest", f->path, error);
 
     vit_scores(logits, logits, n, VIT_SOFTMAX);
-    ck_assert_double_le(largest_difference(logits, expected(&f, "probs", n), n), 1e-4);
+    ck_assert_double_le(largest_difference(logits, expected(f, "probs", n), n), 1e-4);
     size_t width;
-    const float *golden_features = golden_get(f.golden, "features", "F32", &width);
+    const float *golden_features = golden_get(f->golden, "features", "F32", &width);
     if (golden_features != NULL) {
-        ck_assert_uint_eq(width, f.info->embedding_width);
+        ck_assert_uint_eq(width, f->info->embedding_width);
         ck_assert_double_le(largest_difference(features, golden_features, width) /
                                 largest_value(golden_features, width),
                             1e-4);
     }
     free(logits);
     free(features);
-    fixture_close(&f);
-}
-END_TEST
-
-/* The reference's map for a layer and head: the class token's row, or the mean row without a class token. */
-static void reference_map(const struct fixture *f, size_t layer, size_t head, float *map)
-{
-    const vit_model_info *info = f->info;
-    const size_t tokens = info->tokens, patches = info->grid_height * info->grid_width;
-    char name[32];
-    snprintf(name, sizeof name, "attentions.%zu", layer);
-    const float *all = expected(f, name, info->heads * tokens * tokens) + head * tokens * tokens;
-    const size_t queries = info->prefix_tokens > 0 ? 1 : tokens;
-    for (size_t i = 0; i < patches; i++) {
-        double sum = 0;
-        for (size_t query = 0; query < queries; query++)
-            sum += all[query * tokens + info->prefix_tokens + i];
-        map[i] = (float)(sum / (double)queries);
-    }
 }
 
-START_TEST(test_raw_attention_equals_reference)
+START_TEST(test_logits_equal_reference)
 {
     struct fixture f;
-    fixture_open(&f, folders[_i]);
-    const size_t patches = f.info->grid_height * f.info->grid_width, layers = f.info->layers, heads = f.info->heads;
-    const vit_explain all = {.method = VIT_ATTENTION_RAW, .layer = VIT_ALL, .head = VIT_ALL};
-    const vit_explain last = {.method = VIT_ATTENTION_RAW, .layer = VIT_LAYER_DEFAULT, .head = VIT_HEAD_MEAN};
-    float *map = malloc(layers * heads * patches * sizeof *map), *mean = malloc(patches * sizeof *mean);
-    float *wanted = malloc(patches * sizeof *wanted), *logits = malloc(f.info->classes * sizeof *logits);
-    run_one(&f, &(vit_item){.pixels = f.pixels, .logits = logits, .explain = &all, .map = map});
-    for (size_t i = 0; i < layers * heads; i++) {
-        reference_map(&f, i / heads, i % heads, wanted);
-        double error = largest_difference(map + i * patches, wanted, patches) / largest_value(wanted, patches);
-        ck_assert_msg(error <= 1e-3, "%s: layer %zu head %zu differs by %g", f.path, i / heads, i % heads, error);
-    }
-    run_one(&f, &(vit_item){.pixels = f.pixels, .logits = logits, .explain = &last, .map = mean});
-    for (size_t i = 0; i < patches; i++) {
-        double sum = 0;
-        for (size_t head = 0; head < heads; head++)
-            sum += map[((layers - 1) * heads + head) * patches + i];
-        ck_assert_double_eq_tol(mean[i], sum / (double)heads, 1e-6);
-    }
-    free(map);
-    free(mean);
-    free(wanted);
-    free(logits);
+    fixture_open(&f, folders[_i].name);
+    check_logits(&f);
+    ck_assert_uint_eq(f.info->explanations, folders[_i].explanations);
     fixture_close(&f);
 }
 END_TEST
@@ -187,25 +183,144 @@ static void assert_map(const struct fixture *f, const char *what, const float *g
     ck_assert_msg(error <= 1e-3, "%s: %s differs by %g", f->path, what, error);
 }
 
+/* The reference's attention [NH, queries, keys] of a layer. */
+static const float *reference_attention(const struct fixture *f, size_t layer, size_t *queries, size_t *keys)
+{
+    char name[32];
+    size_t shape[3];
+    snprintf(name, sizeof name, "attentions.%zu", layer);
+    ck_assert_msg(golden_shape(f->golden, name, shape, 3) == 3, "%s: %s", f->path, name);
+    ck_assert_uint_eq(shape[0], f->info->layer_info[layer].heads);
+    *queries = shape[1];
+    *keys = shape[2];
+    return expected(f, name, shape[0] * shape[1] * shape[2]);
+}
+
+/* The reference's map for a layer and head: the class token's row, or the mean row without a class token. */
+static void reference_map(const struct fixture *f, size_t layer, size_t head, float *map)
+{
+    const vit_model_info *info = f->info;
+    const vit_layer_info *at = &info->layer_info[layer];
+    size_t all, keys;
+    const float *attention = reference_attention(f, layer, &all, &keys);
+    ck_assert_uint_eq(keys, info->prefix_tokens + at->grid_height * at->grid_width);
+    attention += head * all * keys;
+    const size_t queries = info->class_token ? 1 : all;
+    for (size_t i = 0; i < keys - info->prefix_tokens; i++) {
+        double sum = 0;
+        for (size_t query = 0; query < queries; query++)
+            sum += attention[query * keys + info->prefix_tokens + i];
+        map[i] = (float)(sum / (double)queries);
+    }
+}
+
+/* One layer's heads, and their mean. */
+static void check_raw_layer(const struct fixture *f, size_t layer, bool by_default)
+{
+    const vit_layer_info *at = &f->info->layer_info[layer];
+    const size_t patches = at->grid_height * at->grid_width, heads = at->heads;
+    vit_explain explain = {.method = VIT_ATTENTION_RAW, .layer = by_default ? VIT_LAYER_DEFAULT : (int)layer,
+                           .head = VIT_ALL};
+    float *maps = malloc(heads * patches * sizeof *maps), *mean = malloc(patches * sizeof *mean);
+    float *wanted = malloc(patches * sizeof *wanted), *logits = malloc(f->info->classes * sizeof *logits);
+    run_one(f, &(vit_item){.pixels = f->pixels, .logits = logits, .explain = &explain, .map = maps});
+    for (size_t head = 0; head < heads; head++) {
+        char what[64];
+        snprintf(what, sizeof what, "layer %zu head %zu", layer, head);
+        reference_map(f, layer, head, wanted);
+        assert_map(f, what, maps + head * patches, wanted, patches);
+    }
+    explain.head = VIT_HEAD_MEAN;
+    run_one(f, &(vit_item){.pixels = f->pixels, .logits = logits, .explain = &explain, .map = mean});
+    for (size_t i = 0; i < patches; i++) {
+        double sum = 0;
+        for (size_t head = 0; head < heads; head++)
+            sum += maps[head * patches + i];
+        ck_assert_double_eq_tol(mean[i], sum / (double)heads, 1e-6);
+    }
+    free(maps);
+    free(mean);
+    free(wanted);
+    free(logits);
+}
+
+static void check_raw(const struct fixture *f)
+{
+    for (size_t layer = 0; layer < f->info->layers; layer++)
+        check_raw_layer(f, layer, false);
+    check_raw_layer(f, f->info->layers - 1, true);
+}
+
+START_TEST(test_raw_attention_equals_reference)
+{
+    struct fixture f;
+    fixture_open(&f, folders[_i].name);
+    if (folders[_i].explanations & RAW)
+        check_raw(&f);
+    fixture_close(&f);
+}
+END_TEST
+
+/* All layers and heads at once are what each is alone. */
+START_TEST(test_raw_attention_of_all_layers)
+{
+    struct fixture f;
+    fixture_open(&f, folders[_i].name);
+    const vit_explain all = {.method = VIT_ATTENTION_RAW, .layer = VIT_ALL, .head = VIT_ALL};
+    vit_map_shape shape;
+    vit_error err;
+    vit_status status = vit_explain_shape(f.model, &all, &shape, &err);
+    if (status == VIT_OK) {
+        const size_t layer_floats = shape.floats / shape.layers;
+        float *maps = malloc(shape.floats * sizeof *maps), *one = malloc(layer_floats * sizeof *one);
+        float *logits = malloc(f.info->classes * sizeof *logits);
+        run_one(&f, &(vit_item){.pixels = f.pixels, .logits = logits, .explain = &all, .map = maps});
+        for (size_t layer = 0; layer < f.info->layers; layer++) {
+            const vit_explain explain = {.method = VIT_ATTENTION_RAW, .layer = (int)layer, .head = VIT_ALL};
+            run_one(&f, &(vit_item){.pixels = f.pixels, .logits = logits, .explain = &explain, .map = one});
+            ck_assert_mem_eq(maps + layer * layer_floats, one, layer_floats * sizeof *one);
+        }
+        free(maps);
+        free(one);
+        free(logits);
+    } else {
+        ck_assert_int_eq(status, VIT_ERR_UNSUPPORTED);
+    }
+    fixture_close(&f);
+}
+END_TEST
+
+static void check_rollout(const struct fixture *f)
+{
+    const vit_explain explain = {.method = VIT_ATTENTION_ROLLOUT, .layer = VIT_LAYER_DEFAULT, .head = VIT_HEAD_MEAN};
+    const size_t patches = f->info->grid_height * f->info->grid_width;
+    float *map = malloc(patches * sizeof *map), *logits = malloc(f->info->classes * sizeof *logits);
+    run_one(f, &(vit_item){.pixels = f->pixels, .logits = logits, .explain = &explain, .map = map});
+    assert_map(f, "rollout", map, expected(f, "rollout", patches), patches);
+    free(map);
+    free(logits);
+}
+
 START_TEST(test_rollout_equals_reference)
 {
     struct fixture f;
-    fixture_open(&f, folders[_i]);
+    fixture_open(&f, folders[_i].name);
+    if (folders[_i].explanations & ROLLOUT)
+        check_rollout(&f);
+    fixture_close(&f);
+}
+END_TEST
+
+START_TEST(test_rollout_needs_a_class_token)
+{
+    struct fixture f;
+    vit_error err;
+    vit_map_shape shape;
     const vit_explain explain = {.method = VIT_ATTENTION_ROLLOUT, .layer = VIT_LAYER_DEFAULT, .head = VIT_HEAD_MEAN};
-    const size_t patches = f.info->grid_height * f.info->grid_width;
-    float *map = malloc(patches * sizeof *map), *logits = malloc(f.info->classes * sizeof *logits);
-    if (f.info->prefix_tokens > 0) {
-        run_one(&f, &(vit_item){.pixels = f.pixels, .logits = logits, .explain = &explain, .map = map});
-        assert_map(&f, "rollout", map, expected(&f, "rollout", patches), patches);
-    } else {
-        vit_error err;
-        vit_map_shape shape;
-        ck_assert_int_eq(vit_explain_shape(f.model, &explain, &shape, &err), VIT_ERR_UNSUPPORTED);
-        ck_assert_str_eq(err.message,
-                         "rollout is the class token's row, and this model has no class token: ask for raw or legrad");
-    }
-    free(map);
-    free(logits);
+    fixture_open(&f, "vit-timm-gap");
+    ck_assert_int_eq(vit_explain_shape(f.model, &explain, &shape, &err), VIT_ERR_UNSUPPORTED);
+    ck_assert_str_eq(err.message,
+                     "rollout is the class token's row, and this model has no class token: ask for raw or legrad");
     fixture_close(&f);
 }
 END_TEST
@@ -226,42 +341,71 @@ static void reference_sum(const float *layers, size_t count, size_t patches, flo
     free(sum);
 }
 
-START_TEST(test_legrad_equals_reference)
+static void check_legrad(const struct fixture *f)
 {
-    struct fixture f;
-    fixture_open(&f, folders[_i]);
-    const size_t patches = f.info->grid_height * f.info->grid_width, layers = f.info->layers;
-    const float *reference = expected(&f, "legrad", layers * patches);
+    const size_t patches = f->info->grid_height * f->info->grid_width, layers = f->info->layers;
+    const float *reference = expected(f, "legrad", layers * patches);
     vit_explain explain = {.method = VIT_ATTENTION_LEGRAD, .layer = VIT_ALL, .head = VIT_HEAD_MEAN};
-    float *maps = malloc(layers * patches * sizeof *maps), *logits = malloc(f.info->classes * sizeof *logits);
+    float *maps = malloc(layers * patches * sizeof *maps), *logits = malloc(f->info->classes * sizeof *logits);
     float *wanted = malloc(patches * sizeof *wanted);
-    const vit_item item = {.pixels = f.pixels, .logits = logits, .explain = &explain, .map = maps};
-    run_one(&f, &item);
+    const vit_item item = {.pixels = f->pixels, .logits = logits, .explain = &explain, .map = maps};
+    run_one(f, &item);
     for (size_t i = 0; i < layers; i++)
-        assert_map(&f, "legrad of a layer", maps + i * patches, reference + i * patches, patches);
+        assert_map(f, "legrad of a layer", maps + i * patches, reference + i * patches, patches);
     explain.layer = 1;
-    run_one(&f, &item);
-    assert_map(&f, "legrad of layer 1", maps, reference + patches, patches);
+    run_one(f, &item);
+    assert_map(f, "legrad of layer 1", maps, reference + patches, patches);
     explain.layer = VIT_LAYER_DEFAULT;
-    run_one(&f, &item);
+    run_one(f, &item);
     reference_sum(reference, layers, patches, wanted);
-    assert_map(&f, "legrad", maps, wanted, patches);
+    assert_map(f, "legrad", maps, wanted, patches);
     explain.last_layers = 1;
-    run_one(&f, &item);
+    run_one(f, &item);
     reference_sum(reference + (layers - 1) * patches, 1, patches, wanted);
-    assert_map(&f, "legrad of the last layer", maps, wanted, patches);
+    assert_map(f, "legrad of the last layer", maps, wanted, patches);
     free(maps);
     free(logits);
     free(wanted);
+}
+
+START_TEST(test_legrad_equals_reference)
+{
+    struct fixture f;
+    fixture_open(&f, folders[_i].name);
+    if (folders[_i].explanations & LEGRAD)
+        check_legrad(&f);
     fixture_close(&f);
 }
 END_TEST
+
+/* Position embeddings interpolated to a larger input, as each layout's reference does it. */
+START_TEST(test_larger_images_equal_reference)
+{
+    static const struct {
+        const char *name;
+        size_t image_size;
+    } cases[] = {{"vit-timm", 96}, {"vit-hf", 72}};
+    struct fixture f;
+    fixture_open_at(&f, cases[_i].name, "larger", cases[_i].image_size);
+    ck_assert_uint_eq(f.info->image_height, cases[_i].image_size);
+    const size_t count = 3 * cases[_i].image_size * cases[_i].image_size;
+    memcpy(f.pixels, expected(&f, "pixel_values", count), count * sizeof *f.pixels);
+    check_logits(&f);
+    check_raw(&f);
+    check_rollout(&f);
+    check_legrad(&f);
+    fixture_close(&f);
+}
+END_TEST
+
 
 /* Several targets give each what it gives alone, and the top class is the default. */
 START_TEST(test_legrad_targets)
 {
     struct fixture f;
-    fixture_open(&f, folders[_i]);
+    if (!(folders[_i].explanations & LEGRAD))
+        return;
+    fixture_open(&f, folders[_i].name);
     const size_t patches = f.info->grid_height * f.info->grid_width, last = f.info->classes - 1;
     float *maps = malloc(2 * patches * sizeof *maps), *map = malloc(patches * sizeof *map);
     float *logits = malloc(f.info->classes * sizeof *logits);
@@ -292,8 +436,13 @@ END_TEST
 START_TEST(test_attention_distances)
 {
     struct fixture f;
-    fixture_open(&f, folders[_i]);
+    fixture_open(&f, folders[_i].name);
     const vit_model_info *info = f.info;
+    if (!info->distances) {
+        ck_assert_uint_ne(folders[_i].explanations, ALL);
+        fixture_close(&f);
+        return;
+    }
     const size_t tokens = info->tokens, prefix = info->prefix_tokens, width = info->grid_width;
     float *distances = malloc(info->layers * info->heads * sizeof *distances);
     float *logits = malloc(info->classes * sizeof *logits);
@@ -321,10 +470,10 @@ START_TEST(test_attention_distances)
 }
 END_TEST
 
-enum { KINDS = 6 };
+enum { KINDS = 6, MAP_FLOATS = 1024 };
 
-/* What each place of a mixed batch asks for. */
-static vit_item item_of_kind(size_t kind, size_t classes)
+/* What each place of a mixed batch asks for, where the model has it. */
+static vit_item item_of_kind(size_t kind, const vit_model_info *info)
 {
     static const vit_explain explanations[KINDS - 2] = {
         {.method = VIT_ATTENTION_RAW, .layer = 0, .head = VIT_HEAD_MEAN},
@@ -333,10 +482,10 @@ static vit_item item_of_kind(size_t kind, size_t classes)
         {.method = VIT_ATTENTION_LEGRAD, .layer = VIT_LAYER_DEFAULT, .head = VIT_HEAD_MEAN, .targets = {1},
          .target_count = 1},
     };
-    vit_item item = {.logits = calloc(classes, sizeof(float)), .map = calloc(256, sizeof(float))};
-    if (kind == KINDS - 1)
-        item.distances = calloc(256, sizeof(float));
-    else if (kind > 0)
+    vit_item item = {.logits = calloc(info->classes, sizeof(float)), .map = calloc(MAP_FLOATS, sizeof(float))};
+    if (kind == KINDS - 1 && info->distances)
+        item.distances = calloc(MAP_FLOATS, sizeof(float));
+    else if (kind > 0 && kind < KINDS - 1 && info->explanations & 1u << explanations[kind - 1].method)
         item.explain = &explanations[kind - 1];
     return item;
 }
@@ -353,19 +502,18 @@ static void free_item(vit_item *item)
 START_TEST(test_mixed_batch_is_bit_identical)
 {
     struct fixture f;
-    fixture_open(&f, folders[_i]);
+    fixture_open(&f, folders[_i].name);
     vit_error err;
     vit_session *session;
     const size_t n = f.info->classes, floats = 3 * f.info->image_height * f.info->image_width;
-    const bool rollout = f.info->prefix_tokens > 0;
     float *others = malloc(floats * sizeof *others);
     for (size_t j = 0; j < floats; j++)
         others[j] = -f.pixels[(j * 7 + 5) % floats];
-    vit_item alone[KINDS], plain = item_of_kind(0, n);
+    vit_item alone[KINDS], plain = item_of_kind(0, f.info);
     plain.pixels = f.pixels;
     run_one(&f, &plain);
     for (size_t kind = 0; kind < KINDS; kind++) {
-        alone[kind] = item_of_kind(kind == 2 && !rollout ? 0 : kind, n);
+        alone[kind] = item_of_kind(kind, f.info);
         alone[kind].pixels = f.pixels;
         run_one(&f, &alone[kind]);
         ck_assert_mem_eq(alone[kind].logits, plain.logits, n * sizeof(float));
@@ -376,7 +524,7 @@ START_TEST(test_mixed_batch_is_bit_identical)
             vit_item items[KINDS + 2];
             for (size_t i = 0; i < count; i++) {
                 const size_t kind = (i + shift) % KINDS;
-                items[i] = item_of_kind(kind == 2 && !rollout ? 0 : kind, n);
+                items[i] = item_of_kind(kind, f.info);
                 items[i].pixels = i % 2 == shift % 2 ? f.pixels : others;
             }
             ck_assert_int_eq(vit_session_run(session, items, count, &err), VIT_OK);
@@ -384,9 +532,9 @@ START_TEST(test_mixed_batch_is_bit_identical)
                 const vit_item *wanted = &alone[(i + shift) % KINDS];
                 if (items[i].pixels == f.pixels) {
                     ck_assert_mem_eq(items[i].logits, wanted->logits, n * sizeof(float));
-                    ck_assert_mem_eq(items[i].map, wanted->map, 256 * sizeof(float));
+                    ck_assert_mem_eq(items[i].map, wanted->map, MAP_FLOATS * sizeof(float));
                     if (wanted->distances != NULL)
-                        ck_assert_mem_eq(items[i].distances, wanted->distances, 256 * sizeof(float));
+                        ck_assert_mem_eq(items[i].distances, wanted->distances, MAP_FLOATS * sizeof(float));
                 }
                 free_item(&items[i]);
             }
@@ -473,6 +621,9 @@ int main(void)
     tcase_add_loop_test(tests, test_preprocess_equals_reference, 0, FOLDER_COUNT);
     tcase_add_loop_test(tests, test_logits_equal_reference, 0, FOLDER_COUNT);
     tcase_add_loop_test(tests, test_raw_attention_equals_reference, 0, FOLDER_COUNT);
+    tcase_add_loop_test(tests, test_raw_attention_of_all_layers, 0, FOLDER_COUNT);
+    tcase_add_test(tests, test_rollout_needs_a_class_token);
+    tcase_add_loop_test(tests, test_larger_images_equal_reference, 0, 2);
     tcase_add_loop_test(tests, test_rollout_equals_reference, 0, FOLDER_COUNT);
     tcase_add_loop_test(tests, test_legrad_equals_reference, 0, FOLDER_COUNT);
     tcase_add_loop_test(tests, test_legrad_targets, 0, FOLDER_COUNT);

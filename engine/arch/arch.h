@@ -25,6 +25,8 @@ struct folder {
     const cJSON *pretrained;  /* timm's pretrained_cfg, or config itself */
     const char *name;         /* model_type (transformers) or architecture (timm) */
     struct weights *weights;
+    const vit_preprocess *preprocess; /* as the folder has it; height 0: pictures must come in the model's size */
+    size_t image_size;                /* the side of the square input that the caller asks for; 0: the folder's own */
 };
 
 /* One image of a run, as the forward pass sees it. */
@@ -49,7 +51,8 @@ struct arch {
     bool (*recognise)(const struct folder *folder);
 
     /* *state: the architecture's own view of the weights (borrowed from folder->weights); fills in the fields of
-     * *info that describe the network, explanations included; all but preprocess, layout and the dtypes. */
+     * *info that describe the network, explanations included; all but preprocess, layout and the dtypes. What info
+     * points to belongs to the state. */
     vit_status (*load)(void **state, const struct folder *folder, vit_model_info *info, vit_error *err);
     void (*free)(void *state);
 
@@ -75,6 +78,6 @@ const struct arch *arch_find(const struct folder *folder);
 /* "vit (transformers vit and deit, timm vit_* and deit_*), ..." for error messages. */
 void arch_list(char *text, size_t size);
 
-extern const struct arch arch_vit;
+extern const struct arch arch_vit, arch_dinov2;
 
 #endif

@@ -1,21 +1,25 @@
 /*
- * vit.c - ViT (arXiv 2010.11929) and DeiT (arXiv 2012.12877), as transformers and timm write them.
+ * vit.c - the forward pass of the plain encoder: ViT (arXiv 2010.11929), DeiT (arXiv 2012.12877), DINOv2
+ * (arXiv 2304.07193), and what the hybrids, T2T-ViT and DeepViT build on it.
  *
- *     tokens = [class, distillation, patches W_e + b_e] + positions
+ *     tokens = [class, distillation, registers, stem(pixels)] + positions
+ *     tokens = norm_pre(tokens)                                     where there is one
  *     tokens = block(tokens)                                        L times
  *     token pooling:        features = norm(tokens)[class]
  *     token + distillation: the mean of both tokens' heads, (head(class) + head_dist(distillation)) / 2
- *     average pooling:      features = fc_norm(mean(patches)), or mean(norm(tokens)) over patches without fc_norm
+ *     average pooling:      features = fc_norm(mean(patches)), or mean(norm(patches)) without fc_norm
+ *     token + average:      features = [norm(tokens)[class], mean(norm(patches))]
  *     logits = head(features)
  */
 #include <string.h>
 
 #include "engine/arch/vit_network.h"
 
-/* The memory of a run: the batch's tokens, then one image's scratch. */
+/* The memory of a run: the batch's tokens, then one image's scratch, where the stem works before the blocks do. */
 struct layout_in_memory {
     float *tokens; /* [B, T, C] */
-    struct block_scratch scratch; /* hidden also holds an image's patches, and a second head's logits */
+    float *stem;
+    struct block_scratch scratch; /* hidden also holds a second head's logits */
     size_t floats; /* all together */
 };
 
@@ -26,25 +30,28 @@ static size_t larger(size_t a, size_t b)
 
 static struct layout_in_memory lay_out(const struct vit *vit, float *memory, size_t batch)
 {
-    const size_t width = vit->width, patches = vit->grid_height * vit->grid_width * vit->patches.in;
-    const size_t hidden = larger(larger(vit->tokens * vit->mlp_width, patches), vit->classes);
-    const size_t sizes[] = {batch * vit->tokens * width, vit->tokens * width, vit->tokens * 3 * width,
-                            vit->tokens * vit->tokens, hidden};
+    const struct block *block = &vit->blocks[0];
+    size_t attention = 0;
+    for (size_t i = 0; i < vit->layers; i++)
+        attention = larger(attention, attention_floats(&vit->blocks[i].attention, vit->tokens, vit->width));
+    const size_t sizes[] = {batch * vit->tokens * vit->width, vit->tokens * vit->width, vit->tokens * 3 * vit->width,
+                            attention, larger(vit->tokens * block->fc1.out, vit->classes)};
     size_t starts[sizeof sizes / sizeof sizes[0]], next = 0;
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         starts[i] = next;
         next += (sizes[i] + 15) / 16 * 16;
     }
-    struct layout_in_memory layout = {.floats = next};
+    struct layout_in_memory layout = {.floats = larger(next, starts[1] + vit->stem.memory(vit->stem.state))};
     if (memory != NULL) {
         layout.tokens = memory + starts[0];
+        layout.stem = memory + starts[1];
         layout.scratch = (struct block_scratch){.normed = memory + starts[1], .qkv = memory + starts[2],
-                                                .probabilities = memory + starts[3], .hidden = memory + starts[4]};
+                                                .attention = memory + starts[3], .hidden = memory + starts[4]};
     }
     return layout;
 }
 
-static size_t memory(const void *state, size_t batch)
+size_t vit_memory(const void *state, size_t batch)
 {
     return lay_out(state, NULL, batch).floats;
 }
@@ -55,43 +62,34 @@ static void add(float *y, const float *x, size_t n)
         y[i] += x[i];
 }
 
-/* tokens [T, C] = [class, distillation, patches] + positions */
-static void embed(const struct vit *vit, const struct compute *compute, float *patches, float *tokens,
+/* tokens [T, C] */
+static void embed(const struct vit *vit, const struct compute *compute, float *memory, float *tokens,
                   const float *pixels)
 {
-    const size_t width = vit->width;
-    float *next = tokens;
-    if (vit->class_token != NULL) {
-        memcpy(next, vit->class_token, width * sizeof *next);
-        next += width;
-    }
-    if (vit->distillation_token != NULL) {
-        memcpy(next, vit->distillation_token, width * sizeof *next);
-        next += width;
-    }
-    patches_unfold(patches, pixels, vit->image_height, vit->image_width, vit->patch);
-    linear_forward(&vit->patches, compute, next, patches, vit->patches.in, vit->grid_height * vit->grid_width);
-    add(tokens, vit->positions, vit->tokens * width);
+    const size_t prefix = vit->prefix * vit->width;
+    memcpy(tokens, vit->prefix_tokens, prefix * sizeof *tokens);
+    vit->stem.forward(vit->stem.state, compute, memory, tokens + prefix, pixels);
+    if (vit->positions != NULL)
+        add(tokens + prefix, vit->positions, vit->tokens * vit->width - prefix);
+    if (vit->norm_pre.weight != NULL)
+        norm_forward(&vit->norm_pre, compute, tokens, tokens, vit->tokens, vit->width);
 }
 
-static void normalise(const struct vit *vit, const struct compute *compute, float *y, const float *x, size_t rows)
-{
-    compute->kernels->layernorm(y, x, vit->norm.weight, vit->norm.bias, vit->norm.eps, rows, vit->width);
-}
-
-/* pooled [C] (and, with distillation, a second row) from the last block's tokens [T, C], which are overwritten. */
+/* pooled [features] (with distillation two rows) from the last block's tokens [T, C], which are overwritten. */
 static void pool(const struct vit *vit, const struct compute *compute, float *pooled, float *tokens)
 {
-    float *patches = tokens + vit->prefix * vit->width;
-    const size_t count = vit->tokens - vit->prefix;
-    if (vit->pooling != POOL_AVERAGE) {
-        normalise(vit, compute, pooled, tokens, vit->pooling == POOL_DISTILLED ? 2 : 1);
-    } else if (vit->norm_first) {
-        normalise(vit, compute, patches, patches, count);
-        mean_rows(pooled, patches, count, vit->width);
-    } else {
-        mean_rows(pooled, patches, count, vit->width);
-        normalise(vit, compute, pooled, pooled, 1);
+    const size_t width = vit->width, count = vit->tokens - vit->prefix;
+    float *patches = tokens + vit->prefix * width;
+    if (vit->pooling == POOL_TOKEN || vit->pooling == POOL_TOKEN_AND_AVERAGE)
+        norm_forward(&vit->norm, compute, pooled, tokens, 1, width);
+    if (vit->pooling == POOL_DISTILLED)
+        norm_forward(&vit->norm, compute, pooled, tokens, 2, width);
+    if (vit->pooling == POOL_TOKEN_AND_AVERAGE || (vit->pooling == POOL_AVERAGE && vit->norm_first)) {
+        norm_forward(&vit->norm, compute, patches, patches, count, width);
+        mean_rows(vit->pooling == POOL_AVERAGE ? pooled : pooled + width, patches, count, width);
+    } else if (vit->pooling == POOL_AVERAGE) {
+        mean_rows(pooled, patches, count, width);
+        norm_forward(&vit->norm, compute, pooled, pooled, 1, width);
     }
 }
 
@@ -107,7 +105,7 @@ static void classify(const struct vit *vit, const struct compute *compute, const
 {
     float *pooled = scratch->normed, *second = pooled + vit->width;
     pool(vit, compute, pooled, tokens);
-    linear_forward(&vit->head, compute, image->logits, pooled, vit->width, 1);
+    linear_forward(&vit->head, compute, image->logits, pooled, vit->head.in, 1);
     if (vit->pooling == POOL_DISTILLED) {
         float *logits = scratch->hidden;
         linear_forward(&vit->head_distilled, compute, logits, second, vit->width, 1);
@@ -115,19 +113,19 @@ static void classify(const struct vit *vit, const struct compute *compute, const
         halve_sum(pooled, second, vit->width);
     }
     if (image->features != NULL)
-        memcpy(image->features, pooled, vit->width * sizeof *pooled);
+        memcpy(image->features, pooled, vit->head.in * sizeof *pooled);
 }
 
 /* Layer by layer, and in each layer image by image: the layer's weights are used while they are in cache. */
-static void forward(const void *state, const struct compute *compute, float *arena, const struct arch_image *images,
-                    size_t count)
+void vit_forward(const void *state, const struct compute *compute, float *memory, const struct arch_image *images,
+                 size_t count)
 {
     const struct vit *vit = state;
-    const struct layout_in_memory layout = lay_out(vit, arena, count);
+    const struct layout_in_memory layout = lay_out(vit, memory, count);
     const size_t image_floats = vit->tokens * vit->width;
 
     for (size_t i = 0; i < count; i++)
-        embed(vit, compute, layout.scratch.hidden, layout.tokens + i * image_floats, images[i].pixels);
+        embed(vit, compute, layout.stem, layout.tokens + i * image_floats, images[i].pixels);
     for (size_t layer = 0; layer < vit->layers; layer++)
         for (size_t i = 0; i < count; i++)
             block_forward(&vit->blocks[layer], compute, &layout.scratch, layout.tokens + i * image_floats, vit->tokens,
@@ -136,37 +134,28 @@ static void forward(const void *state, const struct compute *compute, float *are
         classify(vit, compute, &layout.scratch, layout.tokens + i * image_floats, &images[i]);
 }
 
-static const struct block *blocks(const void *state)
+const struct block *vit_blocks(const void *state)
 {
     return ((const struct vit *)state)->blocks;
 }
 
-static void score_gradient(const void *state, const struct compute *compute, float *gradient, const float *mean,
-                           size_t class_index)
+/* Where the head sees two tokens, LeGrad's mean token stands for both. */
+void vit_score_gradient(const void *state, const struct compute *compute, float *gradient, const float *mean,
+                        size_t class_index)
 {
     const struct vit *vit = state;
-    memcpy(gradient, vit->head.weight + class_index * vit->width, vit->width * sizeof *gradient);
+    const size_t width = vit->width;
+    const float *row = vit->head.weight + class_index * vit->head.in;
+    memcpy(gradient, row, width * sizeof *gradient);
+    if (vit->pooling == POOL_TOKEN_AND_AVERAGE)
+        add(gradient, row + width, width);
     if (vit->pooling == POOL_DISTILLED)
-        halve_sum(gradient, vit->head_distilled.weight + class_index * vit->width, vit->width);
-    compute->kernels->layernorm_gradient(gradient, mean, vit->norm.weight, vit->norm.eps, 1, vit->width);
+        halve_sum(gradient, vit->head_distilled.weight + class_index * width, width);
+    compute->kernels->layernorm_gradient(gradient, mean, vit->norm.weight, vit->norm.eps, 1, width);
 }
 
-static struct arch_inside inside(const void *state)
+struct arch_inside vit_inside(const void *state)
 {
     const struct vit *vit = state;
-    return (struct arch_inside){.filters = vit->patches.weight, .filter_count = vit->width,
-                                .positions = vit->positions + vit->prefix * vit->width};
+    return (struct arch_inside){.filters = vit->stem.filters, .filter_count = vit->width, .positions = vit->positions};
 }
-
-const struct arch arch_vit = {
-    .name = "vit",
-    .runs = "transformers vit and deit, timm vit_* and deit_*",
-    .recognise = vit_recognise,
-    .load = vit_load,
-    .free = vit_release,
-    .memory = memory,
-    .forward = forward,
-    .blocks = blocks,
-    .score_gradient = score_gradient,
-    .inside = inside,
-};

@@ -1,457 +1,310 @@
 /*
- * vit_load.c - reads a ViT or DeiT folder, in the names of transformers or of timm.
- *
- * Sizes are read off the tensors; what they do not tell (heads, eps, activation, image size) comes from config.json,
- * else from timm's naming of sizes, else is an error that names the key.
+ * vit_load.c - reads a folder of the plain encoder's family: what comes before the blocks, the blocks, the head.
  */
-#include <stdint.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/arch/vit_network.h"
 #include "engine/base/error.h"
+#include "engine/base/size.h"
 #include "engine/store/json.h"
 
-enum {
-    MAX_LAYERS = 1000,
-    MAX_WIDTH = 1 << 16,
-    MAX_TOKENS = 1 << 16,
-    MAX_CLASSES = 1 << 20,
-    MAX_IMAGE = 1 << 14,
-    NAME_BYTES = 128
+const struct vit_names vit_timm_names = {
+    .class_token = "cls_token", .distillation_token = "dist_token", .registers = "reg_token", .positions = "pos_embed",
+    .patches = "patch_embed.proj", .blocks = "blocks.",
+    .block = {.norm1 = "norm1", .qkv = "attn.qkv", .proj = "attn.proj", .scale1 = "ls1.gamma", .norm2 = "norm2",
+              .fc1 = "mlp.fc1", .fc2 = "mlp.fc2", .scale2 = "ls2.gamma"},
+    .norm_pre = "norm_pre", .norm = "norm", .fc_norm = "fc_norm", .head = "head", .head_distilled = "head_dist",
 };
 
-/* The tensors' names in each layout; ".weight" and ".bias" are added where there are two. */
-struct names {
-    const char *class_token, *distillation_token, *positions, *patches;
-    const char *block, *norm1, *norm2, *query, *key, *value, *qkv, *proj, *fc1, *fc2;
-    const char *norm, *fc_norm, *head, *head_distilled;
-};
+/* ---- sizes ---- */
 
-static const struct names timm_names = {
-    .class_token = "cls_token", .distillation_token = "dist_token", .positions = "pos_embed",
-    .patches = "patch_embed.proj", .block = "blocks.", .norm1 = "norm1", .norm2 = "norm2", .qkv = "attn.qkv",
-    .proj = "attn.proj", .fc1 = "mlp.fc1", .fc2 = "mlp.fc2", .norm = "norm", .fc_norm = "fc_norm", .head = "head",
-    .head_distilled = "head_dist",
-};
-
-/* All but the heads come after "<model_type>.". */
-static const struct names transformers_names = {
-    .class_token = "embeddings.cls_token", .distillation_token = "embeddings.distillation_token",
-    .positions = "embeddings.position_embeddings", .patches = "embeddings.patch_embeddings.projection",
-    .block = "encoder.layer.", .norm1 = "layernorm_before", .norm2 = "layernorm_after",
-    .query = "attention.attention.query", .key = "attention.attention.key", .value = "attention.attention.value",
-    .proj = "attention.output.dense", .fc1 = "intermediate.dense", .fc2 = "output.dense", .norm = "layernorm",
-    .head = "classifier",
-};
-
-/* DeiTForImageClassificationWithTeacher has two heads. */
-static const char *const teacher_head = "cls_classifier", *const teacher_head_distilled = "distillation_classifier";
-
-/* State of a load: what every step needs. */
-struct loader {
-    const struct folder *folder;
-    struct names names;
-    char prefix[NAME_BYTES];
-    struct vit *vit;
-    vit_error *err;
-};
-
-bool vit_recognise(const struct folder *folder)
-{
-    if (folder->layout == LAYOUT_TRANSFORMERS)
-        return strcmp(folder->name, "vit") == 0 || strcmp(folder->name, "deit") == 0;
-    return strncmp(folder->name, "vit_", 4) == 0 || strncmp(folder->name, "deit_", 5) == 0 ||
-           strncmp(folder->name, "deit3_", 6) == 0;
-}
-
-static const struct tensor *find(const struct loader *loader, const char *name)
-{
-    return tensors_find(&loader->folder->weights->tensors, name);
-}
-
-static vit_status get(const struct loader *loader, const float **values, const char *name, const size_t *shape,
-                      size_t rank)
-{
-    return weights_get(loader->folder->weights, values, name, shape, rank, loader->err);
-}
-
-/* Reads "<prefix><name>.weight" [out, in] and ".bias" [out]. */
-static vit_status load_linear(const struct loader *loader, struct linear *linear, const char *prefix, const char *name,
-                              size_t out, size_t in)
-{
-    char text[3 * NAME_BYTES];
-    *linear = (struct linear){.in = in, .out = out};
-    snprintf(text, sizeof text, "%s%s.weight", prefix, name);
-    vit_status status = get(loader, &linear->weight, text, (size_t[]){out, in}, 2);
-    snprintf(text, sizeof text, "%s%s.bias", prefix, name);
-    if (status == VIT_OK)
-        status = get(loader, &linear->bias, text, (size_t[]){out}, 1);
-    return status;
-}
-
-static vit_status load_norm(const struct loader *loader, struct norm *norm, const char *prefix, const char *name)
-{
-    char text[3 * NAME_BYTES];
-    const size_t shape[] = {loader->vit->width};
-    norm->eps = loader->vit->eps;
-    snprintf(text, sizeof text, "%s%s.weight", prefix, name);
-    vit_status status = get(loader, &norm->weight, text, shape, 1);
-    snprintf(text, sizeof text, "%s%s.bias", prefix, name);
-    if (status == VIT_OK)
-        status = get(loader, &norm->bias, text, shape, 1);
-    return status;
-}
-
-/* timm keeps queries, keys and values in one matrix, transformers in three; either may lack the bias. */
-static vit_status load_qkv(const struct loader *loader, struct linear *qkv, const char *block)
-{
-    const size_t width = loader->vit->width;
-    const struct names *names = &loader->names;
-    char text[6][3 * NAME_BYTES];
-    *qkv = (struct linear){.in = width, .out = 3 * width};
-    if (names->qkv != NULL) {
-        snprintf(text[0], sizeof text[0], "%s%s.weight", block, names->qkv);
-        snprintf(text[1], sizeof text[1], "%s%s.bias", block, names->qkv);
-        vit_status status = get(loader, &qkv->weight, text[0], (size_t[]){3 * width, width}, 2);
-        if (status == VIT_OK && find(loader, text[1]) != NULL)
-            status = get(loader, &qkv->bias, text[1], (size_t[]){3 * width}, 1);
-        return status;
-    }
-    const char *parts[] = {names->query, names->key, names->value};
-    const char *weights[3], *biases[3];
-    for (size_t i = 0; i < 3; i++) {
-        snprintf(text[i], sizeof text[i], "%s%s.weight", block, parts[i]);
-        snprintf(text[3 + i], sizeof text[i], "%s%s.bias", block, parts[i]);
-        weights[i] = text[i];
-        biases[i] = text[3 + i];
-    }
-    vit_status status =
-        weights_stack(loader->folder->weights, &qkv->weight, weights, 3, width, width, loader->err);
-    if (status == VIT_OK && find(loader, biases[0]) != NULL)
-        status = weights_stack(loader->folder->weights, &qkv->bias, biases, 3, width, 0, loader->err);
-    return status;
-}
-
-static vit_status load_block(const struct loader *loader, struct block *block, size_t layer)
+vit_status vit_check_grid(const struct vit_loader *loader)
 {
     const struct vit *vit = loader->vit;
-    const struct names *names = &loader->names;
-    char prefix[2 * NAME_BYTES];
-    snprintf(prefix, sizeof prefix, "%s%s%zu.", loader->prefix, names->block, layer);
-    block->heads = vit->heads;
-    block->activation = vit->activation;
-    vit_status status = load_norm(loader, &block->norm1, prefix, names->norm1);
-    if (status == VIT_OK)
-        status = load_qkv(loader, &block->qkv, prefix);
-    if (status == VIT_OK)
-        status = load_linear(loader, &block->proj, prefix, names->proj, vit->width, vit->width);
-    if (status == VIT_OK)
-        status = load_norm(loader, &block->norm2, prefix, names->norm2);
-    if (status == VIT_OK)
-        status = load_linear(loader, &block->fc1, prefix, names->fc1, vit->mlp_width, vit->width);
-    if (status == VIT_OK)
-        status = load_linear(loader, &block->fc2, prefix, names->fc2, vit->width, vit->mlp_width);
-    return status;
+    size_t patches;
+    if (vit->grid_height == 0 || vit->grid_width == 0)
+        return vit_error_set(loader->base.err, VIT_ERR_FORMAT, "an image of %zux%zu holds no patch of %zu",
+                             vit->image_height, vit->image_width, vit->patch);
+    if (!size_multiply(vit->grid_height, vit->grid_width, &patches) || patches > MAX_TOKENS)
+        return vit_error_set(loader->base.err, VIT_ERR_UNSUPPORTED, "%zux%zu patches per image are more than %d",
+                             vit->grid_height, vit->grid_width, MAX_TOKENS);
+    return VIT_OK;
 }
 
-static vit_status load_patches(const struct loader *loader)
+/* The number of layers, and C off the first of them. */
+static vit_status measure_blocks(const struct vit_loader *loader)
 {
     struct vit *vit = loader->vit;
-    char text[2 * NAME_BYTES];
-    vit->patches = (struct linear){.in = 3 * vit->patch * vit->patch, .out = vit->width};
-    snprintf(text, sizeof text, "%s%s.weight", loader->prefix, loader->names.patches);
-    vit_status status = get(loader, &vit->patches.weight, text, (size_t[]){vit->width, 3, vit->patch, vit->patch}, 4);
-    snprintf(text, sizeof text, "%s%s.bias", loader->prefix, loader->names.patches);
-    if (status == VIT_OK)
-        status = get(loader, &vit->patches.bias, text, (size_t[]){vit->width}, 1);
-    return status;
+    const struct vit_names *names = &loader->names;
+    const struct name blocks = name_of("%s%s", loader->prefix, names->blocks);
+    const struct name first = name_of("%s0.%s.weight", blocks.text, names->block.norm1);
+    const struct tensor *norm = load_find(&loader->base, first.text);
+    if (norm == NULL || norm->rank != 1 || norm->shape[0] < 1 || norm->shape[0] > MAX_WIDTH)
+        return vit_error_set(loader->base.err, VIT_ERR_FORMAT, "tensor '%s' [width] is missing or has another shape",
+                             first.text);
+    vit->width = norm->shape[0];
+    vit->layers = load_count(&loader->base, blocks.text, name_of("%s.weight", names->block.norm1).text);
+    return VIT_OK;
 }
 
-/* The class or distillation token [1, 1, C], if the folder has it. */
-static vit_status load_token(const struct loader *loader, const float **token, const char *name)
+/* The size that pictures are fed in: what the caller asks for, else what a family that interpolates is sent, else what
+ * the model was trained with. */
+static vit_status choose_image_size(struct vit_loader *loader)
 {
-    char text[2 * NAME_BYTES];
-    snprintf(text, sizeof text, "%s%s", loader->prefix, name);
-    if (find(loader, text) == NULL)
-        return VIT_OK;
-    loader->vit->prefix++;
-    return get(loader, token, text, (size_t[]){1, 1, loader->vit->width}, 3);
-}
-
-static vit_status load_tokens(const struct loader *loader)
-{
+    const struct folder *folder = loader->base.folder;
     struct vit *vit = loader->vit;
-    char text[2 * NAME_BYTES];
-    vit_status status = load_token(loader, &vit->class_token, loader->names.class_token);
-    if (status == VIT_OK)
-        status = load_token(loader, &vit->distillation_token, loader->names.distillation_token);
+    vit_status status = load_image_size(&loader->base, &loader->trained_height, &loader->trained_width);
     if (status != VIT_OK)
         return status;
-    vit->tokens = vit->prefix + vit->grid_height * vit->grid_width;
-    if (vit->tokens > MAX_TOKENS)
-        return vit_error_set(loader->err, VIT_ERR_UNSUPPORTED, "%zu tokens per image are more than %d", vit->tokens,
-                             MAX_TOKENS);
-    snprintf(text, sizeof text, "%s%s", loader->prefix, loader->names.positions);
-    return get(loader, &vit->positions, text, (size_t[]){1, vit->tokens, vit->width}, 3);
+    vit->image_height = loader->trained_height;
+    vit->image_width = loader->trained_width;
+    if (folder->image_size > 0) {
+        vit->image_height = vit->image_width = folder->image_size;
+    } else if (loader->family->any_size && folder->preprocess->height > 0) {
+        vit->image_height = folder->preprocess->height;
+        vit->image_width = folder->preprocess->width;
+    }
+    return VIT_OK;
 }
 
-static vit_status load_head(const struct loader *loader)
+/* ---- tokens and positions ---- */
+
+enum encoding { ENCODING_LEARNED, ENCODING_NONE, ENCODING_SINUSOIDAL, ENCODING_SINCOS2D, ENCODING_SINCOS2D_MAE };
+
+static vit_status read_encoding(const struct vit_loader *loader, enum encoding *encoding)
+{
+    static const struct {
+        const char *name;
+        enum encoding encoding;
+    } known[] = {{"learn", ENCODING_LEARNED},           {"learned", ENCODING_LEARNED},   {"absolute", ENCODING_LEARNED},
+                 {"none", ENCODING_NONE},               {"", ENCODING_NONE},             {"sinusoidal", ENCODING_SINUSOIDAL},
+                 {"sincos2d", ENCODING_SINCOS2D},       {"sincos2d_mae", ENCODING_SINCOS2D_MAE}};
+    const struct folder *folder = loader->base.folder;
+    const bool timm = folder->layout == LAYOUT_TIMM;
+    const char *key = timm ? "pos_embed" : "position_embedding_type", *name = "learn";
+    vit_status status = json_string(timm ? folder->model_args : folder->config, key, &name, NULL, loader->base.err);
+    for (size_t i = 0; status == VIT_OK && i < sizeof known / sizeof known[0]; i++)
+        if (strcmp(name, known[i].name) == 0) {
+            *encoding = known[i].encoding;
+            return VIT_OK;
+        }
+    return status != VIT_OK ? status
+                            : vit_error_set(loader->base.err, VIT_ERR_UNSUPPORTED,
+                                            "config.json: \"%s\" is \"%.32s\"; learn, none, sinusoidal, sincos2d and "
+                                            "sincos2d_mae are supported", key, name);
+}
+
+/* Position embeddings as the model was trained with them. */
+struct trained {
+    const float *rows;     /* [covered + height * width, C] */
+    size_t covered;        /* prefix tokens that have one */
+    size_t height, width;  /* the grid */
+};
+
+/* Off the file: with a row for each prefix token, for the class token alone, or for patches only (DeiT III). */
+static vit_status load_positions(const struct vit_loader *loader, const char *name, struct trained *trained)
+{
+    const struct vit *vit = loader->vit;
+    const size_t patches = trained->height * trained->width;
+    const struct tensor *tensor = load_find(&loader->base, name);
+    const size_t rows = tensor != NULL && tensor->rank == 3 ? tensor->shape[1] : 0;
+    trained->covered = rows == patches                       ? 0
+                       : vit->class_token && rows == patches + 1 ? 1
+                                                             : vit->prefix;
+    return load_tensor(&loader->base, &trained->rows, name,
+                       (size_t[]){1, trained->covered + patches, vit->width}, 3);
+}
+
+static vit_status compute_positions(const struct vit_loader *loader, enum encoding encoding, struct trained *trained)
+{
+    const struct vit *vit = loader->vit;
+    const size_t patches = trained->height * trained->width;
+    trained->covered = encoding == ENCODING_SINUSOIDAL ? vit->prefix : 0;
+    float *rows;
+    vit_status status = load_derived(&loader->base, &rows, (trained->covered + patches) * vit->width);
+    if (status != VIT_OK)
+        return status;
+    if (encoding == ENCODING_SINUSOIDAL)
+        positions_sinusoidal(rows, trained->covered + patches, vit->width);
+    else
+        positions_sincos2d(rows, trained->height, trained->width, vit->width, encoding == ENCODING_SINCOS2D);
+    trained->rows = rows;
+    return VIT_OK;
+}
+
+/* vit->positions for the grid at hand */
+static vit_status fit_positions(const struct vit_loader *loader, const struct trained *trained)
 {
     struct vit *vit = loader->vit;
-    const struct names *names = &loader->names;
-    char text[NAME_BYTES];
-    snprintf(text, sizeof text, "%s.weight", names->head);
-    const struct tensor *head = find(loader, text);
-    if (head == NULL || head->rank != 2 || head->shape[0] < 1 || head->shape[0] > MAX_CLASSES)
-        return vit_error_set(loader->err, VIT_ERR_UNSUPPORTED,
-                             "tensor '%s' [classes, %zu] is missing: the folder holds no classification head", text,
-                             vit->width);
-    vit->classes = head->shape[0];
-    vit_status status = load_linear(loader, &vit->head, "", names->head, vit->classes, vit->width);
-    if (status == VIT_OK && vit->pooling == POOL_DISTILLED)
-        status = load_linear(loader, &vit->head_distilled, "", names->head_distilled, vit->classes, vit->width);
+    const bool timm = loader->base.folder->layout == LAYOUT_TIMM;
+    const float *patches = trained->rows + trained->covered * vit->width;
+    if (trained->height == vit->grid_height && trained->width == vit->grid_width) {
+        vit->positions = patches;
+        return VIT_OK;
+    }
+    if (trained->height > MAX_GRID || trained->width > MAX_GRID || vit->grid_height > MAX_GRID ||
+        vit->grid_width > MAX_GRID)
+        return vit_error_set(loader->base.err, VIT_ERR_UNSUPPORTED, "a grid with a side above %d", MAX_GRID);
+    float *resized;
+    vit_status status = load_derived(&loader->base, &resized, vit->grid_height * vit->grid_width * vit->width);
+    if (status == VIT_OK)
+        positions_resize(resized, vit->grid_height, vit->grid_width, patches, trained->height, trained->width, vit->width,
+                         timm ? INTERPOLATE_ANTIALIASED : INTERPOLATE_BICUBIC);
+    vit->positions = resized;
     return status;
 }
 
-/* Which token or mean the head sees, from the tensors that are there and from timm's global_pool. */
-static vit_status choose_pooling(struct loader *loader)
+/* A tensor [1, count, C] of tokens before the patches, if the folder has it. */
+static vit_status load_token(const struct vit_loader *loader, const float **tokens, size_t *count, const char *name)
 {
-    struct names *names = &loader->names;
+    const struct name text = name_of("%s%s", loader->prefix, name != NULL ? name : "");
+    const struct tensor *tensor = name != NULL ? load_find(&loader->base, text.text) : NULL;
+    *count = 0;
+    if (tensor == NULL)
+        return VIT_OK;
+    *count = tensor->rank == 3 && tensor->shape[1] >= 1 && tensor->shape[1] <= MAX_TOKENS ? tensor->shape[1] : 1;
+    loader->vit->prefix += *count;
+    return load_tensor(&loader->base, tokens, text.text, (size_t[]){1, *count, loader->vit->width}, 3);
+}
+
+enum { PREFIX_KINDS = 3 }; /* class, distillation, registers */
+
+/* vit->prefix_tokens: the tokens before the patches, with their position embeddings. */
+static vit_status join_prefix(const struct vit_loader *loader, const float *const tokens[PREFIX_KINDS],
+                              const size_t counts[PREFIX_KINDS], const struct trained *trained)
+{
+    struct vit *vit = loader->vit;
+    float *prefix, *next;
+    vit_status status = load_derived(&loader->base, &prefix, vit->prefix * vit->width);
+    if (status != VIT_OK)
+        return status;
+    next = prefix;
+    for (size_t i = 0; i < PREFIX_KINDS; next += counts[i++] * vit->width)
+        if (counts[i] > 0)
+            memcpy(next, tokens[i], counts[i] * vit->width * sizeof *next);
+    for (size_t i = 0; i < trained->covered * vit->width; i++)
+        prefix[i] += trained->rows[i];
+    vit->prefix_tokens = prefix;
+    return VIT_OK;
+}
+
+static vit_status load_tokens(struct vit_loader *loader)
+{
+    struct vit *vit = loader->vit;
+    const char *const kinds[PREFIX_KINDS] = {loader->names.class_token, loader->names.distillation_token,
+                                             loader->names.registers};
+    const float *tokens[PREFIX_KINDS];
+    size_t counts[PREFIX_KINDS] = {0};
+    vit_status status = VIT_OK;
+    for (size_t i = 0; status == VIT_OK && i < PREFIX_KINDS; i++)
+        status = load_token(loader, &tokens[i], &counts[i], kinds[i]);
+    vit->class_token = counts[0] > 0;
+    vit->tokens = vit->prefix + vit->grid_height * vit->grid_width;
+
+    struct trained trained = {.height = loader->trained_height / vit->patch, .width = loader->trained_width / vit->patch};
+    enum encoding encoding = ENCODING_LEARNED;
+    const struct name name = name_of("%s%s", loader->prefix, loader->names.positions);
+    if (status == VIT_OK)
+        status = read_encoding(loader, &encoding);
+    if (status == VIT_OK && encoding != ENCODING_NONE) {
+        const bool computed = encoding != ENCODING_LEARNED && load_find(&loader->base, name.text) == NULL;
+        status = computed ? compute_positions(loader, encoding, &trained) : load_positions(loader, name.text, &trained);
+        if (status == VIT_OK)
+            status = fit_positions(loader, &trained);
+    }
+    return status == VIT_OK ? join_prefix(loader, tokens, counts, &trained) : status;
+}
+
+/* ---- blocks ---- */
+
+static vit_status load_blocks(struct vit_loader *loader)
+{
+    struct vit *vit = loader->vit;
+    vit->blocks = calloc(vit->layers, sizeof *vit->blocks);
+    vit->layer_info = calloc(vit->layers, sizeof *vit->layer_info);
+    if (vit->blocks == NULL || vit->layer_info == NULL)
+        return vit_error_set(loader->base.err, VIT_ERR_NO_MEMORY, "no memory for %zu layers", vit->layers);
+    vit_status status = VIT_OK;
+    for (size_t i = 0; status == VIT_OK && i < vit->layers; i++) {
+        const struct name prefix = name_of("%s%s%zu.", loader->prefix, loader->names.blocks, i);
+        vit->layer_info[i] = (vit_layer_info){.width = vit->width, .heads = vit->heads, .grid_height = vit->grid_height,
+                                              .grid_width = vit->grid_width};
+        vit->blocks[i].attention = (struct attention){.heads = vit->heads, .prefix = vit->prefix,
+                                                      .scale = loader->attention_scale};
+        status = load_block(&loader->base, &vit->blocks[i], prefix.text, &loader->names.block, vit->width);
+        if (status == VIT_OK && vit->blocks[i].fc1.out != vit->blocks[0].fc1.out)
+            status = vit_error_set(loader->base.err, VIT_ERR_UNSUPPORTED, "the layers' MLPs differ in width");
+        if (status == VIT_OK && loader->family->finish_block != NULL)
+            status = loader->family->finish_block(loader, &vit->blocks[i], prefix.text);
+    }
+    vit->mlp_width = status == VIT_OK ? vit->blocks[0].fc2.in : 0;
+    return status;
+}
+
+/* ---- pooling and head ---- */
+
+/* Which token or mean the head sees, from the tensors that are there and from timm's global_pool. */
+static vit_status choose_pooling(struct vit_loader *loader)
+{
+    struct vit_names *names = &loader->names;
+    const struct loader *base = &loader->base;
+    const bool timm = base->folder->layout == LAYOUT_TIMM;
     const char *pool = "token";
     vit_status status = VIT_OK;
-    if (loader->folder->layout == LAYOUT_TRANSFORMERS) {
-        char text[NAME_BYTES];
-        snprintf(text, sizeof text, "%s.weight", teacher_head);
-        if (find(loader, text) != NULL) {
-            names->head = teacher_head;
-            names->head_distilled = teacher_head_distilled;
-        }
-    } else {
-        status = json_string(loader->folder->config, "global_pool", &pool, NULL, loader->err);
+    if (timm) {
+        status = json_string(base->folder->config, "global_pool", &pool, NULL, base->err);
         if (status == VIT_OK)
-            status = json_string(loader->folder->model_args, "global_pool", &pool, NULL, loader->err);
-        if (find(loader, "head_dist.weight") == NULL)
+            status = json_string(base->folder->model_args, "global_pool", &pool, NULL, base->err);
+        if (load_find(base, "head_dist.weight") == NULL)
             names->head_distilled = NULL;
+    } else if (load_find(base, "cls_classifier.weight") != NULL) { /* DeiTForImageClassificationWithTeacher */
+        names->head = "cls_classifier";
+        names->head_distilled = "distillation_classifier";
     }
     if (status != VIT_OK)
         return status;
-    loader->vit->norm_first = names->fc_norm == NULL || find(loader, "fc_norm.weight") == NULL;
+    loader->vit->norm_first = names->fc_norm == NULL || load_find(base, "fc_norm.weight") == NULL;
     if (strcmp(pool, "avg") == 0)
         loader->vit->pooling = POOL_AVERAGE;
     else if (strcmp(pool, "token") == 0)
-        loader->vit->pooling = names->head_distilled != NULL ? POOL_DISTILLED : POOL_TOKEN;
+        loader->vit->pooling = names->head_distilled != NULL ? POOL_DISTILLED : loader->family->pooling;
     else
-        return vit_error_set(loader->err, VIT_ERR_UNSUPPORTED,
+        return vit_error_set(base->err, VIT_ERR_UNSUPPORTED,
                              "config.json: \"global_pool\" is \"%.32s\"; \"token\" and \"avg\" are supported", pool);
     return VIT_OK;
 }
 
-static vit_status check_pooling(const struct loader *loader)
+static vit_status check_pooling(const struct vit_loader *loader)
 {
     const struct vit *vit = loader->vit;
-    if (vit->pooling == POOL_TOKEN && vit->class_token == NULL)
-        return vit_error_set(loader->err, VIT_ERR_FORMAT, "tensor '%s%s' is missing, and the pooling is \"token\"",
-                             loader->prefix, loader->names.class_token);
+    if (vit->pooling != POOL_AVERAGE && !vit->class_token)
+        return vit_error_set(loader->base.err, VIT_ERR_FORMAT,
+                             "tensor '%s%s' is missing, and the pooling is \"token\"", loader->prefix,
+                             loader->names.class_token);
     if (vit->pooling == POOL_DISTILLED && vit->prefix != 2)
-        return vit_error_set(loader->err, VIT_ERR_FORMAT,
+        return vit_error_set(loader->base.err, VIT_ERR_FORMAT,
                              "a head for distillation is there, but not both the class and the distillation token");
     return VIT_OK;
 }
 
-/* C, P, L and M are read off the tensors. */
-static vit_status measure_tensors(const struct loader *loader)
+static vit_status load_heads(const struct vit_loader *loader)
 {
     struct vit *vit = loader->vit;
-    char text[2 * NAME_BYTES];
-    snprintf(text, sizeof text, "%s%s.weight", loader->prefix, loader->names.patches);
-    const struct tensor *patches = find(loader, text);
-    if (patches == NULL || patches->rank != 4 || patches->shape[1] != 3 || patches->shape[2] != patches->shape[3] ||
-        patches->shape[0] < 1 || patches->shape[0] > MAX_WIDTH || patches->shape[2] < 1 ||
-        patches->shape[2] > MAX_IMAGE)
-        return vit_error_set(loader->err, patches == NULL ? VIT_ERR_FORMAT : VIT_ERR_UNSUPPORTED,
-                             "tensor '%s' %s: [width, 3, patch, patch] was expected", text,
-                             patches == NULL ? "is missing" : "has another shape");
-    vit->width = patches->shape[0];
-    vit->patch = patches->shape[2];
-    for (vit->layers = 0; vit->layers < MAX_LAYERS; vit->layers++) {
-        snprintf(text, sizeof text, "%s%s%zu.%s.weight", loader->prefix, loader->names.block, vit->layers,
-                 loader->names.norm1);
-        if (find(loader, text) == NULL)
-            break;
-    }
-    snprintf(text, sizeof text, "%s%s0.%s.weight", loader->prefix, loader->names.block, loader->names.fc1);
-    const struct tensor *fc1 = find(loader, text);
-    if (vit->layers == 0 || fc1 == NULL || fc1->rank != 2 || fc1->shape[0] < 1 || fc1->shape[0] > MAX_WIDTH)
-        return vit_error_set(loader->err, VIT_ERR_FORMAT, "tensor '%s' [mlp width, %zu] is missing or has another shape",
-                             text, vit->width);
-    vit->mlp_width = fc1->shape[0];
-    return VIT_OK;
-}
-
-/* ---- what the tensors do not tell ---- */
-
-static vit_status read_activation(const struct loader *loader, const char *name)
-{
-    static const struct {
-        const char *name;
-        enum activation activation;
-    } known[] = {{"gelu", ACTIVATION_GELU},           {"gelu_new", ACTIVATION_GELU_TANH},
-                 {"gelu_tanh", ACTIVATION_GELU_TANH}, {"gelu_pytorch_tanh", ACTIVATION_GELU_TANH},
-                 {"quick_gelu", ACTIVATION_GELU_QUICK}};
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-        if (strcmp(name, known[i].name) == 0) {
-            loader->vit->activation = known[i].activation;
-            return VIT_OK;
-        }
-    return vit_error_set(loader->err, VIT_ERR_UNSUPPORTED,
-                         "config.json: activation \"%.40s\" is not supported; gelu, gelu_new and quick_gelu are", name);
-}
-
-/* Sizes that timm's names stand for: the heads of vit_tiny_*, deit_small_* and so on. */
-static size_t heads_by_name(const char *architecture)
-{
-    static const struct {
-        const char *size;
-        size_t heads;
-    } known[] = {{"tiny_", 3},   {"small_", 6},  {"medium_", 8},    {"base_", 12},
-                 {"large_", 16}, {"huge_", 16},  {"giant_", 16},    {"gigantic_", 16}};
-    const char *size = strchr(architecture, '_') + 1;
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-        if (strncmp(size, known[i].size, strlen(known[i].size)) == 0)
-            return known[i].heads;
-    return 0;
-}
-
-/* A key of model_args that changes the network in a way the tensors do not show must not be passed over. */
-static vit_status check_model_args(const struct loader *loader)
-{
-    static const char *const known[] = {"img_size",    "patch_size", "in_chans",   "num_classes", "embed_dim",
-                                        "depth",       "num_heads",  "mlp_ratio",  "qkv_bias",    "class_token",
-                                        "global_pool", "fc_norm",    "act_layer",  "drop_rate",   "attn_drop_rate",
-                                        "drop_path_rate", "proj_drop_rate", "pos_drop_rate", "weight_init"};
-    const cJSON *item;
-    cJSON_ArrayForEach(item, loader->folder->model_args) {
-        bool found = cJSON_IsNull(item);
-        for (size_t i = 0; i < sizeof known / sizeof known[0] && !found; i++)
-            found = strcmp(item->string, known[i]) == 0;
-        if (!found)
-            return vit_error_set(loader->err, VIT_ERR_UNSUPPORTED,
-                                 "config.json: \"model_args.%.64s\" is not supported by architecture 'vit'",
-                                 item->string);
-    }
-    return VIT_OK;
-}
-
-static vit_status read_timm(const struct loader *loader)
-{
-    struct vit *vit = loader->vit;
-    const struct folder *folder = loader->folder;
-    const char *activation = strstr(folder->name, "quickgelu") != NULL ? "quick_gelu" : "gelu";
-    bool found = false;
-    vit->eps = 1e-6f; /* timm's default for every ViT of these names */
-    vit_status status = check_model_args(loader);
+    const struct loader *base = &loader->base;
+    const bool averaged = vit->pooling == POOL_AVERAGE && !vit->norm_first;
+    const size_t features = vit->pooling == POOL_TOKEN_AND_AVERAGE ? 2 * vit->width : vit->width;
+    vit_status status = load_norm(base, &vit->norm, averaged ? loader->names.fc_norm
+                                                             : name_of("%s%s", loader->prefix, loader->names.norm).text,
+                                  vit->width);
     if (status == VIT_OK)
-        status = json_string(folder->model_args, "act_layer", &activation, NULL, loader->err);
-    if (status == VIT_OK)
-        status = read_activation(loader, activation);
-    if (status == VIT_OK)
-        status = json_size(folder->model_args, "num_heads", 1, MAX_WIDTH, &vit->heads, &found, loader->err);
-    if (status != VIT_OK || found)
-        return status;
-    vit->heads = heads_by_name(folder->name);
-    if (vit->heads == 0)
-        return vit_error_set(loader->err, VIT_ERR_FORMAT,
-                             "config.json: \"model_args.num_heads\" is missing, and the architecture's name '%.64s' does "
-                             "not tell the number of heads",
-                             folder->name);
-    return VIT_OK;
-}
-
-static vit_status missing_key(const struct loader *loader, const char *key)
-{
-    return vit_error_set(loader->err, VIT_ERR_FORMAT, "config.json: \"%s\" is missing", key);
-}
-
-static vit_status read_transformers(const struct loader *loader)
-{
-    struct vit *vit = loader->vit;
-    const cJSON *config = loader->folder->config;
-    const char *activation = NULL;
-    double eps = 0;
-    size_t layers = vit->layers;
-    bool found = false;
-    vit_status status = json_size(config, "num_attention_heads", 1, MAX_WIDTH, &vit->heads, &found, loader->err);
-    if (status == VIT_OK && !found)
-        return missing_key(loader, "num_attention_heads");
-    if (status == VIT_OK)
-        status = json_number(config, "layer_norm_eps", &eps, &found, loader->err);
-    if (status == VIT_OK && !found)
-        return missing_key(loader, "layer_norm_eps");
-    if (status == VIT_OK)
-        status = json_string(config, "hidden_act", &activation, &found, loader->err);
-    if (status == VIT_OK && !found)
-        return missing_key(loader, "hidden_act");
-    if (status == VIT_OK)
-        status = read_activation(loader, activation);
-    if (status == VIT_OK)
-        status = json_size(config, "num_hidden_layers", 1, MAX_LAYERS, &layers, NULL, loader->err);
-    if (status != VIT_OK)
-        return status;
-    vit->eps = (float)eps;
-    if (eps < 0 || eps > 1)
-        return vit_error_set(loader->err, VIT_ERR_FORMAT, "config.json: \"layer_norm_eps\" must be from 0 to 1");
-    if (layers != vit->layers)
-        return vit_error_set(loader->err, VIT_ERR_FORMAT,
-                             "config.json: \"num_hidden_layers\" is %zu, the tensors hold %zu layers", layers,
-                             vit->layers);
-    return VIT_OK;
-}
-
-/* A size given as one number or as [height, width]; `skip` leading entries (timm's channels) are passed over. */
-static vit_status read_image_size(const struct loader *loader, const cJSON *size, int skip)
-{
-    struct vit *vit = loader->vit;
-    const cJSON *height = cJSON_IsArray(size) ? cJSON_GetArrayItem(size, skip) : size;
-    const cJSON *width = cJSON_IsArray(size) ? cJSON_GetArrayItem(size, skip + 1) : size;
-    if (!cJSON_IsNumber(height) || !cJSON_IsNumber(width) || height->valuedouble < 1 || width->valuedouble < 1 ||
-        height->valuedouble > MAX_IMAGE || width->valuedouble > MAX_IMAGE)
-        return vit_error_set(loader->err, VIT_ERR_FORMAT,
-                             "config.json: the image size (\"image_size\", or timm's \"img_size\" or \"input_size\") is "
-                             "missing or out of range");
-    vit->image_height = (size_t)height->valuedouble;
-    vit->image_width = (size_t)width->valuedouble;
-    vit->grid_height = vit->image_height / vit->patch;
-    vit->grid_width = vit->image_width / vit->patch;
-    if (vit->grid_height == 0 || vit->grid_width == 0)
-        return vit_error_set(loader->err, VIT_ERR_FORMAT, "an image of %zux%zu holds no patch of %zu",
-                             vit->image_height, vit->image_width, vit->patch);
-    return VIT_OK;
-}
-
-static vit_status read_config(const struct loader *loader)
-{
-    const struct folder *folder = loader->folder;
-    struct vit *vit = loader->vit;
-    const cJSON *size = json_get(folder->config, "image_size");
-    int skip = 0;
-    vit_status status;
-    if (folder->layout == LAYOUT_TIMM) {
-        status = read_timm(loader);
-        size = json_get(folder->model_args, "img_size");
-        if (size == NULL) {
-            size = json_get(folder->pretrained, "input_size");
-            skip = 1;
-        }
-    } else {
-        status = read_transformers(loader);
-    }
-    if (status == VIT_OK)
-        status = read_image_size(loader, size, skip);
-    if (status == VIT_OK && vit->width % vit->heads != 0)
-        return vit_error_set(loader->err, VIT_ERR_FORMAT, "a width of %zu cannot be split into %zu heads", vit->width,
-                             vit->heads);
+        status = load_head(base, &vit->head, loader->names.head, features);
+    vit->classes = vit->head.out;
+    if (status == VIT_OK && vit->pooling == POOL_DISTILLED)
+        status = load_linear(base, &vit->head_distilled, loader->names.head_distilled, vit->classes, vit->width,
+                             BIAS_REQUIRED);
     return status;
 }
 
@@ -460,46 +313,56 @@ static vit_status read_config(const struct loader *loader)
 void vit_release(void *state)
 {
     struct vit *vit = state;
-    if (vit != NULL)
-        free(vit->blocks);
+    if (vit == NULL)
+        return;
+    if (vit->stem.free != NULL)
+        vit->stem.free(vit->stem.state);
+    free(vit->blocks);
+    free(vit->layer_info);
     free(vit);
 }
 
-static vit_status load_all(struct loader *loader)
+static vit_status load_norm_pre(const struct vit_loader *loader)
+{
+    const char *name = loader->names.norm_pre;
+    if (name == NULL || load_find(&loader->base, name_of("%s.weight", name).text) == NULL)
+        return VIT_OK;
+    return load_norm(&loader->base, &loader->vit->norm_pre, name, loader->vit->width);
+}
+
+static vit_status load_all(struct vit_loader *loader)
 {
     struct vit *vit = loader->vit;
-    vit_status status = measure_tensors(loader);
+    vit_status status = measure_blocks(loader);
     if (status == VIT_OK)
-        status = read_config(loader);
+        status = choose_image_size(loader);
+    if (status == VIT_OK)
+        status = loader->family->configure(loader);
+    if (status == VIT_OK)
+        status = load_check_heads(&loader->base, vit->width, vit->heads);
+    if (status == VIT_OK && loader->attention_scale == 0)
+        loader->attention_scale = 1 / sqrtf((float)(vit->width / vit->heads));
     if (status == VIT_OK)
         status = choose_pooling(loader);
+    if (status == VIT_OK)
+        status = load_norm_pre(loader);
+    if (status == VIT_OK)
+        status = loader->family->load_stem(loader);
     if (status == VIT_OK)
         status = load_tokens(loader);
     if (status == VIT_OK)
         status = check_pooling(loader);
     if (status == VIT_OK)
-        status = load_patches(loader);
-    if (status == VIT_OK && (vit->blocks = calloc(vit->layers, sizeof *vit->blocks)) == NULL)
-        status = vit_error_set(loader->err, VIT_ERR_NO_MEMORY, "no memory for %zu layers", vit->layers);
-    for (size_t i = 0; status == VIT_OK && i < vit->layers; i++)
-        status = load_block(loader, &vit->blocks[i], i);
-    if (status == VIT_OK && vit->pooling == POOL_AVERAGE && !vit->norm_first)
-        status = load_norm(loader, &vit->norm, "", loader->names.fc_norm);
-    else if (status == VIT_OK)
-        status = load_norm(loader, &vit->norm, loader->prefix, loader->names.norm);
-    if (status == VIT_OK)
-        status = load_head(loader);
-    return status;
+        status = load_blocks(loader);
+    return status == VIT_OK ? load_heads(loader) : status;
 }
 
 static void describe(const struct vit *vit, vit_model_info *info)
 {
-    static const char *const activations[] = {[ACTIVATION_GELU] = "gelu", [ACTIVATION_GELU_TANH] = "gelu_new",
-                                              [ACTIVATION_GELU_QUICK] = "quick_gelu"};
     static const char *const poolings[] = {[POOL_TOKEN] = "token", [POOL_DISTILLED] = "token+distillation",
-                                           [POOL_AVERAGE] = "avg"};
+                                           [POOL_AVERAGE] = "avg", [POOL_TOKEN_AND_AVERAGE] = "token+avg"};
     info->pooling = poolings[vit->pooling];
-    info->activation = activations[vit->activation];
+    info->activation = activation_name(vit->blocks[0].activation);
     info->image_height = vit->image_height;
     info->image_width = vit->image_width;
     info->patch_size = vit->patch;
@@ -507,31 +370,38 @@ static void describe(const struct vit *vit, vit_model_info *info)
     info->grid_width = vit->grid_width;
     info->tokens = vit->tokens;
     info->prefix_tokens = vit->prefix;
+    info->class_token = vit->class_token;
     info->layers = vit->layers;
+    info->layer_info = vit->layer_info;
     info->width = vit->width;
     info->heads = vit->heads;
     info->mlp_width = vit->mlp_width;
     info->classes = vit->classes;
-    info->embedding_width = vit->width;
+    info->embedding_width = vit->head.in;
+    /* re-attention's rows are no distributions: nothing to average or to multiply */
+    const bool mixes = vit->blocks[vit->layers - 1].attention.mixing != NULL;
+    info->distances = !mixes;
     info->explanations = 1u << VIT_ATTENTION_RAW | 1u << VIT_ATTENTION_LEGRAD;
-    if (vit->class_token != NULL)
+    if (vit->class_token && !mixes)
         info->explanations |= 1u << VIT_ATTENTION_ROLLOUT;
 }
 
-vit_status vit_load(void **state, const struct folder *folder, vit_model_info *info, vit_error *err)
+vit_status vit_load_family(void **state, const struct folder *folder, vit_model_info *info,
+                           const struct vit_family *family, vit_error *err)
 {
-    /* the pooler and the mask token serve other tasks than classification */
-    static const char *const ignored[] = {"pooler.dense.weight", "pooler.dense.bias", "mask_token"};
+    /* the pooler and the mask token serve other tasks than classification; BatchNorm counts for its training */
+    static const char *const ignored[] = {"pooler.dense.weight", "pooler.dense.bias", "mask_token",
+                                          "num_batches_tracked"};
     struct vit *vit = calloc(1, sizeof *vit);
     if (vit == NULL)
         return vit_error_set(err, VIT_ERR_NO_MEMORY, "no memory for the model");
-    struct loader loader = {.folder = folder, .vit = vit, .err = err};
-    loader.names = folder->layout == LAYOUT_TIMM ? timm_names : transformers_names;
+    struct vit_loader loader = {.base = {.folder = folder, .err = err}, .family = family, .names = *family->names,
+                                .vit = vit};
     if (folder->layout == LAYOUT_TRANSFORMERS)
         snprintf(loader.prefix, sizeof loader.prefix, "%s.", folder->name);
     vit_status status = load_all(&loader);
     if (status == VIT_OK)
-        status = weights_finish(folder->weights, "vit", ignored, sizeof ignored / sizeof ignored[0], err);
+        status = weights_finish(folder->weights, family->architecture, ignored, sizeof ignored / sizeof ignored[0], err);
     if (status != VIT_OK) {
         vit_release(vit);
         return status;

@@ -1,5 +1,6 @@
 /* distance.c - the mean attention distance of every head (arXiv 2010.11929, figure 7, right). */
 #include <math.h>
+#include <string.h>
 
 #include "engine/explain/explain.h"
 
@@ -17,24 +18,26 @@ static float distance_of(const float *row, const float *table, size_t y, size_t 
     return sum > 0 ? weighted / sum : 0;
 }
 
-static void observe(void *context, size_t layer, size_t head, const float *probabilities, size_t tokens)
+static void observe(void *context, const struct attention_view *view)
 {
     const struct distance_map *map = context;
     const vit_model_info *info = map->info;
+    const size_t patches = info->grid_height * info->grid_width;
     double sum = 0;
-    for (size_t y = 0; y < info->grid_height; y++)
-        for (size_t x = 0; x < info->grid_width; x++) {
-            const size_t query = info->prefix_tokens + y * info->grid_width + x;
-            sum += distance_of(probabilities + query * tokens + info->prefix_tokens, map->table, y, x,
-                               info->grid_height, info->grid_width);
-        }
-    const double mean = sum / (double)(info->grid_height * info->grid_width);
-    map->distances[layer * info->heads + head] = (float)(mean * (double)info->patch_size);
+    for (size_t i = 0; i < view->rows; i++) {
+        if (view->first + i < view->prefix)
+            continue;
+        const size_t patch = view->first + i - view->prefix;
+        sum += distance_of(view->matrix + i * view->keys + view->prefix, map->table, patch / info->grid_width,
+                           patch % info->grid_width, info->grid_height, info->grid_width);
+    }
+    map->distances[view->layer * info->heads + view->head] += (float)(sum * (double)info->patch_size / (double)patches);
 }
 
 struct observer distance_observer(struct distance_map *map)
 {
     const size_t height = map->info->grid_height, width = map->info->grid_width;
+    memset(map->distances, 0, map->info->layers * map->info->heads * sizeof *map->distances);
     for (size_t dy = 0; dy < height; dy++)
         for (size_t i = 0; i < 2 * width - 1; i++)
             map->table[dy * (2 * width - 1) + i] = hypotf((float)dy, (float)i - (float)(width - 1));

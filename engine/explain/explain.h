@@ -32,7 +32,7 @@ struct distance_map {
     float *distances; /* [L, NH], complete after the run */
 };
 
-/* Fills in the table. */
+/* Fills in the table and zeroes the distances. */
 struct observer distance_observer(struct distance_map *map);
 
 /* ---- rollout.c ---- */

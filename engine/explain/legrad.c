@@ -9,12 +9,10 @@ struct gathering {
     float *relevance; /* [T] */
 };
 
-static void gather(void *context, size_t layer, size_t head, const float *gradient, size_t tokens)
+static void gather(void *context, const struct attention_view *view)
 {
     const struct gathering *gathering = context;
-    (void)layer;
-    (void)head;
-    gathering->kernels->add_positive(gathering->relevance, gradient, tokens, tokens);
+    gathering->kernels->add_positive(gathering->relevance, view->matrix, view->rows, view->keys);
 }
 
 struct observer legrad_observer(struct legrad *legrad)

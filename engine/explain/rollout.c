@@ -6,17 +6,17 @@
 
 #include "engine/explain/explain.h"
 
-static void observe(void *context, size_t layer, size_t head, const float *probabilities, size_t tokens)
+static void observe(void *context, const struct attention_view *view)
 {
     const struct rollout *rollout = context;
-    const size_t n = tokens * tokens;
-    float *sum = rollout->layers + layer * n;
-    if (head == 0) {
-        memcpy(sum, probabilities, n * sizeof *sum);
+    const size_t n = view->rows * view->keys;
+    float *sum = rollout->layers + (view->layer * view->queries + view->first) * view->keys;
+    if (view->head == 0) {
+        memcpy(sum, view->matrix, n * sizeof *sum);
         return;
     }
     for (size_t i = 0; i < n; i++)
-        sum[i] += probabilities[i];
+        sum[i] += view->matrix[i];
 }
 
 struct observer rollout_observer(struct rollout *rollout)

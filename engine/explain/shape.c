@@ -15,7 +15,7 @@ const char *vit_attention_name(vit_attention method)
 
 static vit_status unsupported(const vit_model_info *info, vit_attention method, vit_error *err)
 {
-    if (method == VIT_ATTENTION_ROLLOUT && (info->explanations & 1u << VIT_ATTENTION_RAW))
+    if (method == VIT_ATTENTION_ROLLOUT && !info->class_token && (info->explanations & 1u << VIT_ATTENTION_RAW))
         return vit_error_set(err, VIT_ERR_UNSUPPORTED,
                              "rollout is the class token's row, and this model has no class token: ask for raw%s",
                              info->explanations & 1u << VIT_ATTENTION_LEGRAD ? " or legrad" : "");
@@ -41,16 +41,45 @@ static vit_status check_method(const vit_model_info *info, const vit_explain *ex
     return VIT_OK;
 }
 
-static vit_status check_choices(const vit_model_info *info, const vit_explain *explain, vit_error *err)
+/* The layer whose heads and grid a map has. */
+static const vit_layer_info *layer_of(const vit_model_info *info, const vit_explain *explain)
 {
+    return &info->layer_info[explain->layer >= 0 ? (size_t)explain->layer : info->layers - 1];
+}
+
+static bool layers_are_alike(const vit_model_info *info)
+{
+    const vit_layer_info *first = &info->layer_info[0];
+    for (size_t i = 1; i < info->layers; i++)
+        if (info->layer_info[i].grid_height != first->grid_height ||
+            info->layer_info[i].grid_width != first->grid_width || info->layer_info[i].heads != first->heads)
+            return false;
+    return true;
+}
+
+static vit_status check_layer(const vit_model_info *info, const vit_explain *explain, vit_error *err)
+{
+    if (explain->layer == VIT_ALL && !layers_are_alike(info))
+        return vit_error_set(err, VIT_ERR_UNSUPPORTED,
+                             "the layers of this model (architecture %s) have different grids: ask for one layer, 0 to "
+                             "%zu", info->architecture, info->layers - 1);
     if (explain->layer != VIT_LAYER_DEFAULT && explain->layer != VIT_ALL &&
         (explain->layer < 0 || (size_t)explain->layer >= info->layers))
         return vit_error_set(err, VIT_ERR_ARGUMENT, "layer %d does not exist: the model has layers 0 to %zu",
                              explain->layer, info->layers - 1);
+    return VIT_OK;
+}
+
+static vit_status check_choices(const vit_model_info *info, const vit_explain *explain, vit_error *err)
+{
+    vit_status status = check_layer(info, explain, err);
+    if (status != VIT_OK)
+        return status;
+    const size_t heads = layer_of(info, explain)->heads;
     if (explain->head != VIT_HEAD_MEAN && explain->head != VIT_ALL &&
-        (explain->head < 0 || (size_t)explain->head >= info->heads))
-        return vit_error_set(err, VIT_ERR_ARGUMENT, "head %d does not exist: the model has heads 0 to %zu",
-                             explain->head, info->heads - 1);
+        (explain->head < 0 || (size_t)explain->head >= heads))
+        return vit_error_set(err, VIT_ERR_ARGUMENT, "head %d does not exist: %s has heads 0 to %zu", explain->head,
+                             layers_are_alike(info) ? "the model" : "the layer", heads - 1);
     if (explain->last_layers > info->layers)
         return vit_error_set(err, VIT_ERR_ARGUMENT, "the last %zu layers: the model has %zu", explain->last_layers,
                              info->layers);
@@ -73,12 +102,13 @@ vit_status explain_shape(const vit_model_info *info, const vit_explain *explain,
         status = check_choices(info, explain, err);
     if (status != VIT_OK)
         return status;
+    const vit_layer_info *layer = layer_of(info, explain);
     vit_map_shape s = {
         .targets = explain->target_count > 0 ? explain->target_count : 1,
         .layers = explain->layer == VIT_ALL ? info->layers : 1,
-        .heads = explain->head == VIT_ALL ? info->heads : 1,
-        .grid_height = info->grid_height,
-        .grid_width = info->grid_width,
+        .heads = explain->head == VIT_ALL ? layer->heads : 1,
+        .grid_height = layer->grid_height,
+        .grid_width = layer->grid_width,
     };
     s.floats = s.targets * s.layers * s.heads * s.grid_height * s.grid_width;
     *shape = s;

@@ -2,48 +2,14 @@
  * block.c - the encoder block, one image at a time: the image's activations and the layer's weights stay in cache,
  * and every product has the same shape whatever the batch, so results are bit-identical (see gemm.h).
  */
-#include <math.h>
 #include <string.h>
 
 #include "engine/layers/layers.h"
 
-static void norm_forward(const struct norm *norm, const struct compute *compute, float *y, const float *x,
-                         size_t tokens, size_t width)
+void norm_forward(const struct norm *norm, const struct compute *compute, float *y, const float *x, size_t rows,
+                  size_t width)
 {
-    compute->kernels->layernorm(y, x, norm->weight, norm->bias, norm->eps, tokens, width);
-}
-
-/* x += h weight^T + bias, on the residual stream x [T, out]. */
-static void linear_add(const struct linear *linear, const struct compute *compute, float *x, const float *h,
-                       size_t tokens)
-{
-    gemm_run(&(struct gemm){.m = tokens, .n = linear->out, .k = linear->in, .alpha = 1, .beta = 1, .a = h,
-                            .lda = linear->in, .b = linear->weight, .ldb = linear->in, .b_transposed = true, .c = x,
-                            .ldc = linear->out},
-             compute->trace);
-    compute->kernels->add_bias(x, linear->bias, tokens, linear->out);
-}
-
-/* softmax(q k^T / sqrt(HD)) v for each head; out [T, C] holds the heads side by side. */
-static void attention(const struct block *block, const struct compute *compute, const struct block_scratch *scratch,
-                      float *out, size_t tokens, size_t layer, const struct observer *observer)
-{
-    const size_t width = block->proj.in, head_width = width / block->heads, stride = 3 * width;
-    for (size_t head = 0; head < block->heads; head++) {
-        const float *q = scratch->qkv + head * head_width, *k = q + width, *v = k + width;
-        float *probabilities = scratch->probabilities;
-        gemm_run(&(struct gemm){.m = tokens, .n = tokens, .k = head_width, .alpha = 1 / sqrtf((float)head_width),
-                                .beta = 0, .a = q, .lda = stride, .b = k, .ldb = stride, .b_transposed = true,
-                                .c = probabilities, .ldc = tokens},
-                 compute->trace);
-        compute->kernels->softmax(probabilities, tokens, tokens);
-        if (observer != NULL && observer->attention != NULL)
-            observer->attention(observer->context, layer, head, probabilities, tokens);
-        gemm_run(&(struct gemm){.m = tokens, .n = head_width, .k = tokens, .alpha = 1, .beta = 0, .a = probabilities,
-                                .lda = tokens, .b = v, .ldb = stride, .b_transposed = false,
-                                .c = out + head * head_width, .ldc = width},
-                 compute->trace);
-    }
+    compute->kernels->layernorm(y, x, norm->weight, norm->bias, norm->eps, rows, width);
 }
 
 static void mlp(const struct block *block, const struct compute *compute, const struct block_scratch *scratch,
@@ -73,7 +39,8 @@ void block_forward(const struct block *block, const struct compute *compute, con
     const struct block_tape *tape = observer != NULL && observer->tapes != NULL ? &observer->tapes[layer] : NULL;
     norm_forward(&block->norm1, compute, scratch->normed, x, tokens, width);
     linear_forward(&block->qkv, compute, scratch->qkv, scratch->normed, width, tokens);
-    attention(block, compute, scratch, scratch->normed, tokens, layer, observer);
+    attention_forward(&block->attention, compute, scratch->attention, scratch->normed, scratch->qkv, tokens, width, layer,
+                      observer);
     linear_add(&block->proj, compute, x, scratch->normed, tokens);
     if (tape != NULL) {
         keep_values(tape, scratch->qkv, tokens, width);
@@ -98,16 +65,38 @@ static void linear_backward(const struct linear *linear, const struct compute *c
              compute->trace);
 }
 
+/* d score / d probabilities = d score / d output v^T, for each head */
+static void attention_backward(const struct block *block, const struct compute *compute, float *probabilities,
+                               const float *output_gradient, const float *values, size_t tokens, size_t layer,
+                               const struct observer *observer)
+{
+    const size_t width = block->proj.in, heads = block->attention.heads, head_width = width / heads;
+    const size_t tile = attention_rows(&block->attention, tokens);
+    for (size_t first = 0; first < tokens; first += tile)
+        for (size_t head = 0; head < heads; head++) {
+            const size_t rows = tile < tokens - first ? tile : tokens - first;
+            gemm_run(&(struct gemm){.m = rows, .n = tokens, .k = head_width, .alpha = 1, .beta = 0,
+                                    .a = output_gradient + first * width + head * head_width, .lda = width,
+                                    .b = values + head * head_width, .ldb = width, .b_transposed = true,
+                                    .c = probabilities, .ldc = tokens},
+                     compute->trace);
+            observer->attention(observer->context,
+                                &(struct attention_view){.layer = layer, .head = head, .matrix = probabilities,
+                                                         .first = first, .rows = rows, .queries = tokens,
+                                                         .keys = tokens, .prefix = block->attention.prefix});
+        }
+}
+
 /*
  * The score sees the mean of the block's result, so every token's result has the same gradient g = mean_gradient / T,
  * and fc2 is passed once for all tokens. From there back, token by token: activation, fc1, norm2, and, with the
- * residual around the MLP, proj; then for each head d score / d probabilities = d score / d output v^T.
+ * residual around the MLP, proj and the attention.
  */
 void block_backward(const struct block *block, const struct compute *compute, const struct block_scratch *scratch,
                     const struct block_tape *tape, const float *mean_gradient, size_t tokens, size_t layer,
                     const struct observer *observer)
 {
-    const size_t width = block->proj.in, head_width = width / block->heads;
+    const size_t width = block->proj.in;
     const float share = 1.0f / (float)tokens;
     linear_backward(&block->fc2, compute, scratch->row, mean_gradient, share, 1);
     compute->kernels->activate_gradient[block->activation](scratch->hidden, tape->hidden, block->fc1.bias,
@@ -122,12 +111,5 @@ void block_backward(const struct block *block, const struct compute *compute, co
 
     float *output_gradient = scratch->qkv; /* [T, C] */
     linear_backward(&block->proj, compute, output_gradient, gradient, 1, tokens);
-    for (size_t head = 0; head < block->heads; head++) {
-        gemm_run(&(struct gemm){.m = tokens, .n = tokens, .k = head_width, .alpha = 1, .beta = 0,
-                                .a = output_gradient + head * head_width, .lda = width,
-                                .b = tape->values + head * head_width, .ldb = width, .b_transposed = true,
-                                .c = scratch->probabilities, .ldc = tokens},
-                 compute->trace);
-        observer->attention(observer->context, layer, head, scratch->probabilities, tokens);
-    }
+    attention_backward(block, compute, scratch->attention, output_gradient, tape->values, tokens, layer, observer);
 }

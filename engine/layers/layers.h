@@ -6,7 +6,9 @@
 #ifndef ENGINE_LAYERS_LAYERS_H
 #define ENGINE_LAYERS_LAYERS_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "engine/math/gemm.h"
 #include "engine/math/kernels/kernels.h"
@@ -37,13 +39,43 @@ struct block_tape {
     float *mean;     /* [C]: the block's result, averaged over the tokens */
 };
 
+/* Some rows of one head's attention probabilities; a row for each query. */
+struct attention_view {
+    size_t layer, head;
+    const float *matrix;   /* [rows, keys] */
+    size_t first, rows;    /* queries first .. first + rows - 1 of `queries` */
+    size_t queries, keys;
+    size_t prefix;         /* keys before the patches: class token and the like */
+    const int32_t *places; /* NULL: the patches in order; a window's: [keys] the patch of each key, -1 for padding, and
+                              the queries are the same */
+};
+
 /* Whoever wants to know more of one image's run than its result. Members are NULL where not wanted. */
 struct observer {
-    /* Sees the attention probabilities (in block_backward(): their gradient) as they are computed, head by head, layer
-     * by layer; matrix [T, T] has a row for each query. */
-    void (*attention)(void *context, size_t layer, size_t head, const float *matrix, size_t tokens);
+    /* Sees the attention probabilities (in block_backward(): their gradient) as they are computed: layer by layer, every
+     * row once, and for each row the heads in order. */
+    void (*attention)(void *context, const struct attention_view *view);
     void *context;
     const struct block_tape *tapes; /* [L], filled in */
+};
+
+/* Windows of a grid, whose tokens attend only to one another (Swin, arXiv 2103.14030). */
+struct windows {
+    size_t count, size;     /* size: slots in each */
+    const int32_t *places;  /* [count, size]: the token in each slot, -1 for padding */
+    const uint8_t *regions; /* [count, size]: a shifted window's slots of different regions are strangers; or NULL */
+};
+
+/* softmax(scale q k^T + bias) v for each head. With mixing (DeepViT's re-attention, arXiv 2103.11886) the heads'
+ * probabilities A are replaced by mixing A + mixing_bias before they meet v. */
+struct attention {
+    size_t heads;
+    size_t prefix; /* tokens before the patches */
+    float scale;
+    const float *bias;             /* [NH, n, n] for the n slots of a window; or NULL */
+    const struct windows *windows; /* NULL: every token attends to every token */
+    const float *padding;          /* [3*C]: q, k and v of a padded slot, the qkv bias; NULL: zeros */
+    const float *mixing, *mixing_bias; /* [NH, NH], [NH]; or NULL */
 };
 
 /* Pre-norm encoder block (arXiv 2010.11929, equations 2 and 3):
@@ -51,25 +83,42 @@ struct observer {
 struct block {
     struct norm norm1, norm2;
     struct linear qkv; /* [3*C, C]: queries, keys, values */
+    struct attention attention;
     struct linear proj;
     struct linear fc1; /* [M, C] */
-    struct linear fc2; /* [C, M] */
-    size_t heads;
+    struct linear fc2; /* [C, M], or [C, M/2] with a gated activation */
     enum activation activation;
 };
 
 /* Working memory of one image in one block; reused for every image and layer. */
 struct block_scratch {
-    float *normed;        /* [T, C], then the heads' outputs */
-    float *qkv;           /* [T, 3*C] */
-    float *probabilities; /* [T, T], of one head */
-    float *hidden;        /* [T, M] */
-    float *row;           /* [M]; block_backward() alone */
+    float *normed;    /* [T, C], then the heads' outputs */
+    float *qkv;       /* [T, 3*C] */
+    float *attention; /* attention_floats() */
+    float *hidden;    /* [T, M] */
+    float *row;       /* [M]; block_backward() alone */
 };
 
 /* y [rows, out] = x [rows, in] weight^T + bias; y has `out` floats per row, x has x_stride. */
 void linear_forward(const struct linear *linear, const struct compute *compute, float *y, const float *x,
                     size_t x_stride, size_t rows);
+
+/* x += h weight^T + bias, on the residual stream x [rows, out]; h has `in` floats per row. */
+void linear_add(const struct linear *linear, const struct compute *compute, float *x, const float *h, size_t rows);
+
+/* y [rows, width] = the norm of x; y may be x. */
+void norm_forward(const struct norm *norm, const struct compute *compute, float *y, const float *x, size_t rows,
+                  size_t width);
+
+/* Floats of working memory for attention_forward(). */
+size_t attention_floats(const struct attention *attention, size_t tokens, size_t width);
+
+/* out [T, C] (heads side by side) from qkv [T, 3*C]. observer may be NULL. */
+void attention_forward(const struct attention *attention, const struct compute *compute, float *memory, float *out,
+                       const float *qkv, size_t tokens, size_t width, size_t layer, const struct observer *observer);
+
+/* The rows of probabilities that are computed at a time, so that they stay in cache. */
+size_t attention_rows(const struct attention *attention, size_t tokens);
 
 /* In place on one image, x [T, C]. observer may be NULL. */
 void block_forward(const struct block *block, const struct compute *compute, const struct block_scratch *scratch,
@@ -81,6 +130,26 @@ void block_forward(const struct block *block, const struct compute *compute, con
 void block_backward(const struct block *block, const struct compute *compute, const struct block_scratch *scratch,
                     const struct block_tape *tape, const float *mean_gradient, size_t tokens, size_t layer,
                     const struct observer *observer);
+
+/* ---- position embeddings (posembed.c) ---- */
+
+/* positions [count, width], arXiv 1706.03762, section 3.5. */
+void positions_sinusoidal(float *positions, size_t count, size_t width);
+
+/* positions [height * width, channels]: sines and cosines of the column, then of the row, in channels / 4 frequencies
+ * from 1 down to 1 / 10000: either the last is that (SimpleViT, arXiv 2205.01580), or the one after it would be (MAE,
+ * arXiv 2111.06377). Channels beyond a multiple of four are 0. */
+void positions_sincos2d(float *positions, size_t height, size_t width, size_t channels, bool full_range);
+
+enum { MAX_GRID = 1 << 12 };
+
+/* BICUBIC is PyTorch's interpolate(mode="bicubic", align_corners=False), as transformers resizes position embeddings;
+ * ANTIALIASED is the same with antialias=True, as timm does. */
+enum interpolation { INTERPOLATE_BICUBIC, INTERPOLATE_ANTIALIASED };
+
+/* out [out_height * out_width, channels] from in [in_height * in_width, channels]; no side above MAX_GRID. */
+void positions_resize(float *out, size_t out_height, size_t out_width, const float *in, size_t in_height,
+                      size_t in_width, size_t channels, enum interpolation interpolation);
 
 /* mean [width] of rows [count, width] */
 void mean_rows(float *mean, const float *rows, size_t count, size_t width);

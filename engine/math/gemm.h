@@ -10,13 +10,14 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* c [m, n] = alpha a [m, k] b + beta c, row-major; b is [k, n], or [n, k] when b_transposed (as PyTorch stores a
- * Linear's weight). lda, ldb, ldc: floats from one row to the next. */
+/* c [m, n] = alpha a b + beta c, row-major; a is [m, k], or [k, m] when a_transposed; b is [k, n], or [n, k] when
+ * b_transposed (as PyTorch stores a Linear's weight). lda, ldb, ldc: floats from one row to the next. */
 struct gemm {
     size_t m, n, k;
     float alpha, beta;
     const float *a;
     size_t lda;
+    bool a_transposed;
     const float *b;
     size_t ldb;
     bool b_transposed;

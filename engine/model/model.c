@@ -10,7 +10,7 @@
 #include "engine/math/cpu.h"
 #include "engine/store/json.h"
 
-enum { PATH_BYTES = 4096 };
+enum { PATH_BYTES = 4096, MAX_IMAGE_SIZE = 1 << 14 };
 
 /* Which layout it is, and the name that the table of architectures goes by. */
 static vit_status identify(struct folder *folder, const cJSON *config, vit_error *err)
@@ -56,23 +56,35 @@ static const char *stored_dtype(const struct tensors *tensors)
     return "F32";
 }
 
-static vit_status read_preprocessing(struct vit_model *model, const struct folder *folder, const char *path,
-                                     vit_error *err)
+static vit_status read_preprocessor(vit_preprocess *preprocess, const char *path, vit_error *err)
 {
-    const size_t height = model->info.image_height, width = model->info.image_width;
-    if (folder->layout == LAYOUT_TIMM)
-        return preprocess_read_timm(&model->preprocess, folder, height, width, err);
     char file[PATH_BYTES];
     cJSON *preprocessor = NULL;
     snprintf(file, sizeof file, "%s/preprocessor_config.json", path);
     vit_status status = json_load(&preprocessor, file, err);
     if (status == VIT_OK)
-        status = preprocess_read_transformers(&model->preprocess, preprocessor, height, width, err);
+        status = preprocess_read_transformers(preprocess, preprocessor, err);
     cJSON_Delete(preprocessor);
     return status;
 }
 
-static vit_status fill(struct vit_model *model, const cJSON *config, const char *path, vit_error *err)
+/* A transformers folder tells its preprocessing itself, and models that take any size go by it; timm's follows from the
+ * model's size. */
+static vit_status load(struct vit_model *model, const struct folder *folder, const char *path, vit_error *err)
+{
+    const bool timm = folder->layout == LAYOUT_TIMM;
+    vit_status status = timm ? VIT_OK : read_preprocessor(&model->preprocess, path, err);
+    if (status == VIT_OK)
+        status = model->arch->load(&model->state, folder, &model->info, err);
+    if (status != VIT_OK)
+        return status;
+    const size_t height = model->info.image_height, width = model->info.image_width;
+    return timm ? preprocess_read_timm(&model->preprocess, folder, height, width, err)
+                : preprocess_fit(&model->preprocess, height, width, folder->image_size > 0, err);
+}
+
+static vit_status fill(struct vit_model *model, const cJSON *config, const char *path, const vit_options *options,
+                       vit_error *err)
 {
     struct folder folder;
     struct tensors tensors = {0};
@@ -87,9 +99,12 @@ static vit_status fill(struct vit_model *model, const cJSON *config, const char 
         return status;
 
     folder.weights = &model->weights;
-    status = model->arch->load(&model->state, &folder, &model->info, err);
-    if (status == VIT_OK)
-        status = read_preprocessing(model, &folder, path, err);
+    folder.preprocess = &model->preprocess;
+    folder.image_size = options != NULL ? options->image_size : 0;
+    if (folder.image_size > MAX_IMAGE_SIZE)
+        return vit_error_set(err, VIT_ERR_ARGUMENT, "an image size of %zu: at most %d is possible", folder.image_size,
+                             MAX_IMAGE_SIZE);
+    status = load(model, &folder, path, err);
     if (status == VIT_OK)
         status = labels_read(&model->labels, &folder, path, model->info.classes, err);
     if (status != VIT_OK)
@@ -112,7 +127,7 @@ static vit_status in_folder(vit_status status, const char *path, const vit_error
     return vit_error_set(err, status, "%s: %s", path, inner->message);
 }
 
-vit_status vit_model_open(vit_model **model, const char *folder, vit_error *err)
+vit_status vit_model_open(vit_model **model, const char *folder, const vit_options *options, vit_error *err)
 {
     char file[PATH_BYTES];
     vit_error inner = {""};
@@ -128,7 +143,7 @@ vit_status vit_model_open(vit_model **model, const char *folder, vit_error *err)
     if (status == VIT_OK) {
         opened = calloc(1, sizeof *opened);
         status = opened == NULL ? vit_error_set(&inner, VIT_ERR_NO_MEMORY, "no memory for the model")
-                                : fill(opened, config, folder, &inner);
+                                : fill(opened, config, folder, options, &inner);
     }
     cJSON_Delete(config);
     if (status != VIT_OK) {

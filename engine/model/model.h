@@ -16,9 +16,11 @@ struct vit_model {
     char **labels; /* [classes] */
 };
 
-/* preprocess_config.c: fill in *preprocess for a model that takes H x W; preprocessor is preprocessor_config.json. */
-vit_status preprocess_read_transformers(vit_preprocess *preprocess, const cJSON *preprocessor, size_t height,
-                                        size_t width, vit_error *err);
+/* preprocess_config.c. transformers: what preprocessor_config.json says, the size 0 where it neither resizes nor crops;
+ * then made to end in the model's H x W, `scaled` in the same proportions, else it must do so as it is. timm: what the
+ * folder says for a model that takes H x W. */
+vit_status preprocess_read_transformers(vit_preprocess *preprocess, const cJSON *preprocessor, vit_error *err);
+vit_status preprocess_fit(vit_preprocess *preprocess, size_t height, size_t width, bool scaled, vit_error *err);
 vit_status preprocess_read_timm(vit_preprocess *preprocess, const struct folder *folder, size_t height, size_t width,
                                 vit_error *err);
 

@@ -149,22 +149,15 @@ static vit_status read_normalisation(vit_preprocess *p, const cJSON *config, vit
     return VIT_OK;
 }
 
-/* The steps must end in the size the model takes, and the numbers must be usable. */
-static vit_status check(const vit_preprocess *p, size_t height, size_t width, vit_error *err)
+static vit_status check_deviations(const vit_preprocess *p, vit_error *err)
 {
-    if (p->height != height || p->width != width)
-        return vit_error_set(err, VIT_ERR_UNSUPPORTED,
-                             "the preprocessing ends in %zux%zu pixels (height x width), the model takes %zux%zu; other "
-                             "sizes than the model's own are not supported",
-                             p->height, p->width, height, width);
     for (int i = 0; i < 3; i++)
         if (!isnormal(p->std[i]))
             return vit_error_set(err, VIT_ERR_FORMAT, "the standard deviations of the preprocessing must not be zero");
     return VIT_OK;
 }
 
-vit_status preprocess_read_transformers(vit_preprocess *preprocess, const cJSON *preprocessor, size_t height,
-                                        size_t width, vit_error *err)
+vit_status preprocess_read_transformers(vit_preprocess *preprocess, const cJSON *preprocessor, vit_error *err)
 {
     vit_preprocess p = {.std = {1, 1, 1}};
     const char *processor = "ViTImageProcessor";
@@ -177,18 +170,40 @@ vit_status preprocess_read_transformers(vit_preprocess *preprocess, const cJSON 
         status = read_crop(&p, preprocessor, err);
     if (status == VIT_OK)
         status = read_normalisation(&p, preprocessor, err);
-    if (status == VIT_OK && p.resize == VIT_RESIZE_NONE && p.crop == VIT_CROP_NONE) {
-        p.height = height; /* pictures must come in the model's size */
-        p.width = width;
-    }
     if (status == VIT_OK && p.resize == VIT_RESIZE_SHORTEST_EDGE && p.crop == VIT_CROP_NONE)
         status = vit_error_set(err, VIT_ERR_UNSUPPORTED,
                                "preprocessor_config.json: resizing by \"shortest_edge\" needs \"do_center_crop\"");
     if (status == VIT_OK)
-        status = check(&p, height, width, err);
+        status = check_deviations(&p, err);
     if (status == VIT_OK)
         *preprocess = p;
     return status;
+}
+
+/* A length that was resized to, where `from` was its result's and `to` is. */
+static size_t in_proportion(size_t length, size_t from, size_t to)
+{
+    return (size_t)round((double)length * (double)to / (double)from);
+}
+
+vit_status preprocess_fit(vit_preprocess *p, size_t height, size_t width, bool scaled, vit_error *err)
+{
+    if (p->height == 0) { /* pictures must come in the model's size */
+        p->height = height;
+        p->width = width;
+    }
+    if (scaled && p->resize != VIT_RESIZE_NONE) {
+        p->resize_height = in_proportion(p->resize_height, p->height, height);
+        p->resize_width = in_proportion(p->resize_width, p->width, width);
+        p->height = height;
+        p->width = width;
+    }
+    if (p->height != height || p->width != width)
+        return vit_error_set(err, VIT_ERR_UNSUPPORTED,
+                             "the preprocessing ends in %zux%zu pixels (height x width), the model takes %zux%zu: set "
+                             "image_size to the size that pictures should be resized to",
+                             p->height, p->width, height, width);
+    return VIT_OK;
 }
 
 /* ---- timm ---- */
@@ -256,7 +271,7 @@ vit_status preprocess_read_timm(vit_preprocess *preprocess, const struct folder 
     if (status == VIT_OK)
         status = read_crop_mode(&p, config, err);
     if (status == VIT_OK)
-        status = check(&p, height, width, err);
+        status = check_deviations(&p, err);
     if (status != VIT_OK)
         return status;
     p.resize_height = (size_t)floor((double)height / crop_pct);

@@ -45,40 +45,44 @@ static float *piece(struct pieces *pieces, size_t rows, size_t columns)
     return start;
 }
 
-static void lay_out_explanations(vit_session *session, struct pieces *pieces)
+static void lay_out_legrad(struct legrad *legrad, const vit_model *model, struct pieces *pieces)
 {
-    const vit_model *model = session->model;
     const vit_model_info *info = &model->info;
-    const size_t tokens = info->tokens, width = info->width;
-    if (info->explanations & 1u << VIT_ATTENTION_ROLLOUT)
-        session->rollout = (struct rollout){
-            .info = info,
-            .layers = piece(pieces, info->layers * tokens, tokens),
-            .row = piece(pieces, 1, tokens),
-            .next = piece(pieces, 1, tokens),
-        };
-    if (!(info->explanations & 1u << VIT_ATTENTION_LEGRAD))
-        return;
-    struct legrad *legrad = &session->legrad;
+    const struct block *blocks = model->arch->blocks(model->state);
+    const size_t tokens = info->tokens, width = info->width, hidden = blocks[0].fc1.out;
     *legrad = (struct legrad){
         .info = info,
-        .blocks = model->arch->blocks(model->state),
+        .blocks = blocks,
         .state = model->state,
         .score_gradient = model->arch->score_gradient,
         .tapes = legrad->tapes,
         .scratch = {.normed = piece(pieces, tokens, width),
                     .qkv = piece(pieces, tokens, width),
-                    .probabilities = piece(pieces, tokens, tokens),
-                    .hidden = piece(pieces, tokens, info->mlp_width),
-                    .row = piece(pieces, 1, info->mlp_width)},
+                    .attention = piece(pieces, 1, attention_floats(&blocks[0].attention, tokens, width)),
+                    .hidden = piece(pieces, tokens, hidden),
+                    .row = piece(pieces, 1, hidden)},
         .gradient = piece(pieces, 1, width),
         .relevance = piece(pieces, 1, tokens),
     };
     for (size_t i = 0; i < info->layers; i++)
         legrad->tapes[i] = (struct block_tape){.values = piece(pieces, tokens, width),
                                                .residual = piece(pieces, tokens, width),
-                                               .hidden = piece(pieces, tokens, info->mlp_width),
+                                               .hidden = piece(pieces, tokens, hidden),
                                                .mean = piece(pieces, 1, width)};
+}
+
+static void lay_out_explanations(vit_session *session, struct pieces *pieces)
+{
+    const vit_model_info *info = &session->model->info;
+    if (info->explanations & 1u << VIT_ATTENTION_ROLLOUT)
+        session->rollout = (struct rollout){
+            .info = info,
+            .layers = piece(pieces, info->layers * info->tokens, info->tokens),
+            .row = piece(pieces, 1, info->tokens),
+            .next = piece(pieces, 1, info->tokens),
+        };
+    if (info->explanations & 1u << VIT_ATTENTION_LEGRAD)
+        lay_out_legrad(&session->legrad, session->model, pieces);
 }
 
 static bool allocate_explanations(vit_session *session)
@@ -186,7 +190,7 @@ static vit_status check(const vit_session *session, const vit_item *items, size_
         vit_map_shape shape;
         if (items[i].distances != NULL && method_of(&items[i]) != VIT_ATTENTION_NONE)
             status = vit_error_set(err, VIT_ERR_ARGUMENT, "an image gives a map or distances, not both");
-        else if (items[i].distances != NULL && !(info->explanations & 1u << VIT_ATTENTION_RAW))
+        else if (items[i].distances != NULL && !info->distances)
             status = vit_error_set(err, VIT_ERR_UNSUPPORTED, "attention distances are not defined for this model "
                                    "(architecture %s)", info->architecture);
         else if (method_of(&items[i]) != VIT_ATTENTION_NONE)

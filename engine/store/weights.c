@@ -12,9 +12,7 @@ vit_status weights_init(struct weights *weights, struct tensors *tensors, vit_er
     *weights = (struct weights){.tensors = *tensors};
     *tensors = (struct tensors){0};
     weights->used = calloc(weights->tensors.count, sizeof *weights->used);
-    /* a tensor is converted at most once, and at most one stack is made per tensor */
-    weights->owned = calloc(2 * weights->tensors.count, sizeof *weights->owned);
-    if (weights->used == NULL || weights->owned == NULL) {
+    if (weights->used == NULL) {
         weights_release(weights);
         return vit_error_set(err, VIT_ERR_NO_MEMORY, "no memory for the table of weights");
     }
@@ -75,10 +73,23 @@ static bool all_finite(const float *values, size_t count)
     return bad == 0;
 }
 
-static float *allocate(struct weights *weights, size_t count)
+static bool grow(struct weights *weights)
+{
+    const size_t capacity = weights->owned_capacity == 0 ? 64 : 2 * weights->owned_capacity;
+    float **owned = realloc(weights->owned, capacity * sizeof *owned);
+    if (owned == NULL)
+        return false;
+    weights->owned = owned;
+    weights->owned_capacity = capacity;
+    return true;
+}
+
+float *weights_allocate(struct weights *weights, size_t count)
 {
     size_t bytes;
     if (!size_multiply(count, sizeof(float), &bytes) || bytes > SIZE_MAX - 64)
+        return NULL;
+    if (weights->owned_count == weights->owned_capacity && !grow(weights))
         return NULL;
     float *memory = aligned_alloc(64, (bytes + 63) / 64 * 64);
     if (memory != NULL)
@@ -118,7 +129,7 @@ vit_status weights_get(struct weights *weights, const float **values, const char
         return status;
     const float *result = (const float *)(const void *)tensor->data;
     if (strcmp(tensor->dtype, "F32") != 0 || (uintptr_t)tensor->data % _Alignof(float) != 0) {
-        float *copy = allocate(weights, tensor->count);
+        float *copy = weights_allocate(weights, tensor->count);
         if (copy == NULL)
             return vit_error_set(err, VIT_ERR_NO_MEMORY, "no memory for tensor '%s'", name);
         convert(copy, tensor);
@@ -136,7 +147,7 @@ vit_status weights_stack(struct weights *weights, const float **values, const ch
     size_t count, total;
     float *stack = NULL;
     if (size_multiply(rows, columns > 0 ? columns : 1, &count) && size_multiply(count, parts, &total))
-        stack = allocate(weights, total);
+        stack = weights_allocate(weights, total);
     if (stack == NULL)
         return vit_error_set(err, VIT_ERR_NO_MEMORY, "no memory for tensor '%s'", names[0]);
     for (size_t i = 0; i < parts; i++) {

@@ -17,8 +17,8 @@
 struct weights {
     struct tensors tensors;
     bool *used;          /* [tensors.count] */
-    float **owned;       /* memory behind converted tensors */
-    size_t owned_count;
+    float **owned;       /* memory behind converted tensors and what is derived from them */
+    size_t owned_count, owned_capacity;
     uint64_t parameters; /* numbers in the tensors handed out */
 };
 
@@ -34,6 +34,9 @@ vit_status weights_get(struct weights *weights, const float **values, const char
 /* `parts` tensors of shape [rows, columns] (columns 0: [rows]) stacked into one [parts * rows, columns]. */
 vit_status weights_stack(struct weights *weights, const float **values, const char *const *names, size_t parts,
                          size_t rows, size_t columns, vit_error *err);
+
+/* Memory for numbers derived from the weights, 64-byte aligned, that lives as long as they do. NULL: there is none. */
+float *weights_allocate(struct weights *weights, size_t count);
 
 /* VIT_ERR_UNSUPPORTED naming the first tensor that was not asked for and does not end in one of `ignored`. */
 vit_status weights_finish(const struct weights *weights, const char *architecture, const char *const *ignored,

@@ -68,6 +68,17 @@ static void gelu_quick(float *x, const float *bias, size_t rows, size_t n)
         }
 }
 
+static void swiglu(float *x, const float *bias, size_t rows, size_t n)
+{
+    const size_t half = n / 2;
+    float *y = x;
+    for (; rows > 0; rows--, x += n, y += half)
+        for (size_t i = 0; i < half; i++) {
+            const float a = x[i] + bias[i], b = x[half + i] + bias[half + i];
+            y[i] = a / (1 + expf(-a)) * b;
+        }
+}
+
 static double gelu_slope(double x)
 {
     return 0.5 * erfc(-x * 0.70710678118654752) + x * 0.39894228040143268 * exp(-0.5 * x * x);
@@ -110,6 +121,17 @@ static void gelu_quick_gradient(float *y, const float *x, const float *bias, con
     gradient_rows(y, x, bias, gradient, rows, n, gelu_quick_slope);
 }
 
+static void swiglu_gradient(float *y, const float *x, const float *bias, const float *gradient, size_t rows, size_t n)
+{
+    const size_t half = n / 2;
+    for (; rows > 0; rows--, x += n, y += n)
+        for (size_t i = 0; i < half; i++) {
+            const double a = x[i] + bias[i], b = x[half + i] + bias[half + i], s = 1 / (1 + exp(-a));
+            y[i] = (float)(s * (1 + a * (1 - s)) * b * gradient[i]);
+            y[half + i] = (float)(a * s * gradient[i]);
+        }
+}
+
 static void layernorm_gradient(float *gradient, const float *x, const float *weight, float eps, size_t rows, size_t n)
 {
     for (; rows > 0; rows--, x += n, gradient += n) {
@@ -144,10 +166,14 @@ const struct kernels kernels_generic = {
     .softmax = softmax,
     .layernorm = layernorm,
     .add_bias = add_bias,
-    .activate = {[ACTIVATION_GELU] = gelu, [ACTIVATION_GELU_TANH] = gelu_tanh, [ACTIVATION_GELU_QUICK] = gelu_quick},
+    .activate = {[ACTIVATION_GELU] = gelu,
+                 [ACTIVATION_GELU_TANH] = gelu_tanh,
+                 [ACTIVATION_GELU_QUICK] = gelu_quick,
+                 [ACTIVATION_SWIGLU] = swiglu},
     .activate_gradient = {[ACTIVATION_GELU] = gelu_gradient,
                           [ACTIVATION_GELU_TANH] = gelu_tanh_gradient,
-                          [ACTIVATION_GELU_QUICK] = gelu_quick_gradient},
+                          [ACTIVATION_GELU_QUICK] = gelu_quick_gradient,
+                          [ACTIVATION_SWIGLU] = swiglu_gradient},
     .layernorm_gradient = layernorm_gradient,
     .add_positive = add_positive,
 };

@@ -9,7 +9,13 @@
 
 #include <stddef.h>
 
-enum activation { ACTIVATION_GELU, ACTIVATION_GELU_TANH, ACTIVATION_GELU_QUICK, ACTIVATION_COUNT };
+enum activation {
+    ACTIVATION_GELU,
+    ACTIVATION_GELU_TANH,
+    ACTIVATION_GELU_QUICK,
+    ACTIVATION_SWIGLU, /* gated: n inputs give n / 2 results */
+    ACTIVATION_COUNT
+};
 
 struct kernels {
     const char *name;
@@ -27,10 +33,12 @@ struct kernels {
     /* x [rows, n] = f(x + bias [n]).
      * GELU:       x/2 (1 + erf(x / sqrt 2))                                (arXiv 1606.08415)
      * GELU_TANH:  x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))            (the paper's approximation, "gelu_new")
-     * GELU_QUICK: x sigmoid(1.702 x) */
+     * GELU_QUICK: x sigmoid(1.702 x)
+     * SWIGLU:     with a row's halves a and b: a sigmoid(a) b              (arXiv 2002.05202); rows of n / 2, closed up */
     void (*activate[ACTIVATION_COUNT])(float *x, const float *bias, size_t rows, size_t n);
 
-    /* y [rows, n] = f'(x + bias [n]) * gradient [n], with the f of `activate`. y may be x. */
+    /* y [rows, n] = f'(x + bias [n]) * gradient [n], with the f of `activate`. y may be x.
+     * SWIGLU: gradient [n / 2] of the results, y with respect to both halves. */
     void (*activate_gradient[ACTIVATION_COUNT])(float *y, const float *x, const float *bias, const float *gradient,
                                                 size_t rows, size_t n);
 

@@ -259,6 +259,45 @@ static void gelu_quick(float *x, const float *bias, size_t rows, size_t n)
     activate_rows(x, bias, rows, n, vec_gelu_quick);
 }
 
+/* The halves of a row at i, with their biases; `count` lanes of them. */
+static inline void load_halves(vec *a, vec *b, const float *x, const float *bias, size_t half, size_t i, size_t count)
+{
+    if (count == LANES) {
+        *a = load(x + i) + load(bias + i);
+        *b = load(x + half + i) + load(bias + half + i);
+    } else {
+        *a = load_part(x + i, count, 0) + load_part(bias + i, count, 0);
+        *b = load_part(x + half + i, count, 0) + load_part(bias + half + i, count, 0);
+    }
+}
+
+static void swiglu(float *x, const float *bias, size_t rows, size_t n)
+{
+    const size_t half = n / 2;
+    float *y = x;
+    for (; rows > 0; rows--, x += n, y += half)
+        for (size_t i = 0; i < half; i += LANES) {
+            const size_t count = half - i < LANES ? half - i : LANES;
+            vec a, b;
+            load_halves(&a, &b, x, bias, half, i, count);
+            store_part(y + i, a / (1.0f + vec_exp(-a)) * b, count);
+        }
+}
+
+static void swiglu_gradient(float *y, const float *x, const float *bias, const float *gradient, size_t rows, size_t n)
+{
+    const size_t half = n / 2;
+    for (; rows > 0; rows--, x += n, y += n)
+        for (size_t i = 0; i < half; i += LANES) {
+            const size_t count = half - i < LANES ? half - i : LANES;
+            vec a, b, g = load_part(gradient + i, count, 0);
+            load_halves(&a, &b, x, bias, half, i, count);
+            vec s = 1.0f / (1.0f + vec_exp(-a));
+            store_part(y + i, s * (1.0f + a * (1.0f - s)) * b * g, count);
+            store_part(y + half + i, a * s * g, count);
+        }
+}
+
 static inline __attribute__((always_inline)) void gradient_rows(float *y, const float *x, const float *bias,
                                                                  const float *gradient, size_t rows, size_t n,
                                                                  vec (*slope)(vec))
@@ -336,10 +375,14 @@ const struct kernels KERNELS = {
     .softmax = softmax,
     .layernorm = layernorm,
     .add_bias = add_bias,
-    .activate = {[ACTIVATION_GELU] = gelu, [ACTIVATION_GELU_TANH] = gelu_tanh, [ACTIVATION_GELU_QUICK] = gelu_quick},
+    .activate = {[ACTIVATION_GELU] = gelu,
+                 [ACTIVATION_GELU_TANH] = gelu_tanh,
+                 [ACTIVATION_GELU_QUICK] = gelu_quick,
+                 [ACTIVATION_SWIGLU] = swiglu},
     .activate_gradient = {[ACTIVATION_GELU] = gelu_gradient,
                           [ACTIVATION_GELU_TANH] = gelu_tanh_gradient,
-                          [ACTIVATION_GELU_QUICK] = gelu_quick_gradient},
+                          [ACTIVATION_GELU_QUICK] = gelu_quick_gradient,
+                          [ACTIVATION_SWIGLU] = swiglu_gradient},
     .layernorm_gradient = layernorm_gradient,
     .add_positive = add_positive,
 };

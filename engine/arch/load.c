@@ -1,0 +1,305 @@
+/* load.c - see load.h. */
+#include "engine/arch/load.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/base/error.h"
+#include "engine/store/json.h"
+
+struct name name_of(const char *format, ...)
+{
+    struct name name;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(name.text, sizeof name.text, format, arguments);
+    va_end(arguments);
+    return name;
+}
+
+/* ---- tensors ---- */
+
+const struct tensor *load_find(const struct loader *loader, const char *name)
+{
+    return tensors_find(&loader->folder->weights->tensors, name);
+}
+
+vit_status load_tensor(const struct loader *loader, const float **values, const char *name, const size_t *shape,
+                       size_t rank)
+{
+    return weights_get(loader->folder->weights, values, name, shape, rank, loader->err);
+}
+
+static vit_status load_bias(const struct loader *loader, const float **values, const char *name, size_t out,
+                            enum bias bias)
+{
+    const struct name text = name_of("%s.bias", name);
+    if (bias == BIAS_OPTIONAL && load_find(loader, text.text) == NULL)
+        return VIT_OK;
+    return load_tensor(loader, values, text.text, (size_t[]){out}, 1);
+}
+
+vit_status load_linear(const struct loader *loader, struct linear *linear, const char *name, size_t out, size_t in,
+                       enum bias bias)
+{
+    *linear = (struct linear){.in = in, .out = out};
+    vit_status status =
+        load_tensor(loader, &linear->weight, name_of("%s.weight", name).text, (size_t[]){out, in}, 2);
+    return status == VIT_OK ? load_bias(loader, &linear->bias, name, out, bias) : status;
+}
+
+vit_status load_norm(const struct loader *loader, struct norm *norm, const char *name, size_t width)
+{
+    *norm = (struct norm){.eps = loader->eps};
+    vit_status status = load_tensor(loader, &norm->weight, name_of("%s.weight", name).text, &width, 1);
+    return status == VIT_OK ? load_bias(loader, &norm->bias, name, width, BIAS_REQUIRED) : status;
+}
+
+vit_status load_head(const struct loader *loader, struct linear *head, const char *name, size_t in)
+{
+    const struct name weight = name_of("%s.weight", name);
+    const struct tensor *tensor = load_find(loader, weight.text);
+    const bool convolution = tensor != NULL && tensor->rank == 4;
+    if (tensor == NULL || (tensor->rank != 2 && !convolution) || tensor->shape[0] < 1 || tensor->shape[0] > MAX_CLASSES)
+        return vit_error_set(loader->err, VIT_ERR_UNSUPPORTED,
+                             "tensor '%s' [classes, %zu] is missing: the folder holds no classification head",
+                             weight.text, in);
+    const size_t shape[] = {tensor->shape[0], in, 1, 1};
+    *head = (struct linear){.in = in, .out = shape[0]};
+    vit_status status = load_tensor(loader, &head->weight, weight.text, shape, convolution ? 4 : 2);
+    return status == VIT_OK ? load_bias(loader, &head->bias, name, shape[0], BIAS_REQUIRED) : status;
+}
+
+size_t load_count(const struct loader *loader, const char *prefix, const char *name)
+{
+    size_t count = 0;
+    while (count < MAX_LAYERS && load_find(loader, name_of("%s%zu.%s", prefix, count, name).text) != NULL)
+        count++;
+    return count;
+}
+
+vit_status load_derived(const struct loader *loader, float **values, size_t count)
+{
+    *values = weights_allocate(loader->folder->weights, count);
+    if (*values == NULL)
+        return vit_error_set(loader->err, VIT_ERR_NO_MEMORY, "no memory for %zu derived weights", count);
+    return VIT_OK;
+}
+
+vit_status load_scaled(const struct loader *loader, struct linear *linear, const float *scale, float factor)
+{
+    float *weight, *bias;
+    vit_status status = load_derived(loader, &weight, linear->out * linear->in);
+    if (status == VIT_OK)
+        status = load_derived(loader, &bias, linear->out);
+    if (status != VIT_OK)
+        return status;
+    for (size_t i = 0; i < linear->out; i++) {
+        const float row = scale != NULL ? scale[i] : factor;
+        for (size_t j = 0; j < linear->in; j++)
+            weight[i * linear->in + j] = row * linear->weight[i * linear->in + j];
+        bias[i] = linear->bias != NULL ? row * linear->bias[i] : 0;
+    }
+    linear->weight = weight;
+    linear->bias = bias;
+    return VIT_OK;
+}
+
+/* ---- blocks ---- */
+
+/* timm keeps queries, keys and values in one matrix, transformers in three; either may lack the bias. */
+static vit_status load_qkv(const struct loader *loader, struct linear *qkv, const char *prefix,
+                           const struct block_names *names, size_t width)
+{
+    if (names->qkv != NULL)
+        return load_linear(loader, qkv, name_of("%s%s", prefix, names->qkv).text, 3 * width, width, BIAS_OPTIONAL);
+    const char *const parts[] = {names->query, names->key, names->value};
+    struct name weights[3], biases[3];
+    const char *weight_names[3], *bias_names[3];
+    for (size_t i = 0; i < 3; i++) {
+        weights[i] = name_of("%s%s.weight", prefix, parts[i]);
+        biases[i] = name_of("%s%s.bias", prefix, parts[i]);
+        weight_names[i] = weights[i].text;
+        bias_names[i] = biases[i].text;
+    }
+    struct weights *all = loader->folder->weights;
+    *qkv = (struct linear){.in = width, .out = 3 * width};
+    vit_status status = weights_stack(all, &qkv->weight, weight_names, 3, width, width, loader->err);
+    if (status == VIT_OK && load_find(loader, bias_names[0]) != NULL)
+        status = weights_stack(all, &qkv->bias, bias_names, 3, width, 0, loader->err);
+    return status;
+}
+
+static vit_status load_layer_scale(const struct loader *loader, struct linear *linear, const char *prefix,
+                                   const char *name)
+{
+    const float *scale;
+    if (name == NULL || load_find(loader, name_of("%s%s", prefix, name).text) == NULL)
+        return VIT_OK;
+    vit_status status = load_tensor(loader, &scale, name_of("%s%s", prefix, name).text, &linear->out, 1);
+    return status == VIT_OK ? load_scaled(loader, linear, scale, 1) : status;
+}
+
+static vit_status load_mlp(const struct loader *loader, struct block *block, const char *prefix,
+                           const struct block_names *names, size_t width)
+{
+    const struct name name = name_of("%s%s", prefix, names->fc1);
+    const struct tensor *fc1 = load_find(loader, name_of("%s.weight", name.text).text);
+    const bool gated = loader->activation == ACTIVATION_SWIGLU;
+    if (fc1 == NULL || fc1->rank != 2 || fc1->shape[0] < 1 || fc1->shape[0] > 2 * MAX_WIDTH ||
+        (gated && fc1->shape[0] % 2 != 0))
+        return vit_error_set(loader->err, VIT_ERR_FORMAT,
+                             "tensor '%s.weight' [mlp width, %zu] is missing or has another shape", name.text, width);
+    const size_t hidden = fc1->shape[0];
+    block->activation = loader->activation;
+    vit_status status = load_linear(loader, &block->fc1, name.text, hidden, width, BIAS_REQUIRED);
+    if (status == VIT_OK)
+        status = load_linear(loader, &block->fc2, name_of("%s%s", prefix, names->fc2).text, width,
+                             gated ? hidden / 2 : hidden, BIAS_REQUIRED);
+    return status == VIT_OK ? load_layer_scale(loader, &block->fc2, prefix, names->scale2) : status;
+}
+
+vit_status load_block(const struct loader *loader, struct block *block, const char *prefix,
+                      const struct block_names *names, size_t width)
+{
+    vit_status status = load_norm(loader, &block->norm1, name_of("%s%s", prefix, names->norm1).text, width);
+    if (status == VIT_OK)
+        status = load_qkv(loader, &block->qkv, prefix, names, width);
+    if (status == VIT_OK)
+        status = load_linear(loader, &block->proj, name_of("%s%s", prefix, names->proj).text, width, width, BIAS_REQUIRED);
+    if (status == VIT_OK)
+        status = load_layer_scale(loader, &block->proj, prefix, names->scale1);
+    if (status == VIT_OK)
+        status = load_norm(loader, &block->norm2, name_of("%s%s", prefix, names->norm2).text, width);
+    return status == VIT_OK ? load_mlp(loader, block, prefix, names, width) : status;
+}
+
+/* ---- the config ---- */
+
+vit_status load_missing_key(const struct loader *loader, const char *key)
+{
+    return vit_error_set(loader->err, VIT_ERR_FORMAT, "config.json: \"%s\" is missing", key);
+}
+
+static const struct {
+    const char *name;
+    enum activation activation;
+} activations[] = {{"gelu", ACTIVATION_GELU},           {"gelu_new", ACTIVATION_GELU_TANH},
+                   {"quick_gelu", ACTIVATION_GELU_QUICK}, {"swiglu", ACTIVATION_SWIGLU},
+                   {"gelu_tanh", ACTIVATION_GELU_TANH}, {"gelu_pytorch_tanh", ACTIVATION_GELU_TANH}};
+
+enum { NAMED_ACTIVATIONS = sizeof activations / sizeof activations[0] };
+
+vit_status load_activation(const struct loader *loader, enum activation *activation, const char *name)
+{
+    for (size_t i = 0; i < NAMED_ACTIVATIONS; i++)
+        if (strcmp(name, activations[i].name) == 0 && activations[i].activation != ACTIVATION_SWIGLU) {
+            *activation = activations[i].activation;
+            return VIT_OK;
+        }
+    return vit_error_set(loader->err, VIT_ERR_UNSUPPORTED,
+                         "config.json: activation \"%.40s\" is not supported; gelu, gelu_new and quick_gelu are", name);
+}
+
+const char *activation_name(enum activation activation)
+{
+    size_t i = 0;
+    while (activations[i].activation != activation)
+        i++;
+    return activations[i].name;
+}
+
+vit_status load_transformers_keys(struct loader *loader)
+{
+    const cJSON *config = loader->folder->config;
+    const char *activation = NULL;
+    double eps = 0;
+    bool found = false;
+    vit_status status = json_number(config, "layer_norm_eps", &eps, &found, loader->err);
+    if (status == VIT_OK && !found)
+        return load_missing_key(loader, "layer_norm_eps");
+    if (status == VIT_OK)
+        status = json_string(config, "hidden_act", &activation, &found, loader->err);
+    if (status == VIT_OK && !found)
+        return load_missing_key(loader, "hidden_act");
+    if (status == VIT_OK)
+        status = load_activation(loader, &loader->activation, activation);
+    if (status == VIT_OK && !(eps >= 0 && eps <= 1))
+        return vit_error_set(loader->err, VIT_ERR_FORMAT, "config.json: \"layer_norm_eps\" must be from 0 to 1");
+    loader->eps = (float)eps;
+    return status;
+}
+
+vit_status load_check_model_args(const struct loader *loader, const char *architecture, const char *const *known,
+                                 size_t count)
+{
+    const cJSON *item;
+    cJSON_ArrayForEach(item, loader->folder->model_args) {
+        bool found = cJSON_IsNull(item);
+        for (size_t i = 0; i < count && !found; i++)
+            found = strcmp(item->string, known[i]) == 0;
+        if (!found)
+            return vit_error_set(loader->err, VIT_ERR_UNSUPPORTED,
+                                 "config.json: \"model_args.%.64s\" is not supported by architecture '%s'", item->string,
+                                 architecture);
+    }
+    return VIT_OK;
+}
+
+static bool is_size(const cJSON *number, double max)
+{
+    return cJSON_IsNumber(number) && number->valuedouble >= 1 && number->valuedouble <= max &&
+           number->valuedouble == floor(number->valuedouble);
+}
+
+vit_status load_image_size(const struct loader *loader, size_t *height, size_t *width)
+{
+    const struct folder *folder = loader->folder;
+    const cJSON *size = json_get(folder->config, "image_size");
+    int skip = 0; /* timm's input_size begins with the channels */
+    if (folder->layout == LAYOUT_TIMM) {
+        size = json_get(folder->model_args, "img_size");
+        if (size == NULL) {
+            size = json_get(folder->pretrained, "input_size");
+            skip = 1;
+        }
+    }
+    const cJSON *first = cJSON_IsArray(size) ? cJSON_GetArrayItem(size, skip) : size;
+    const cJSON *second = cJSON_IsArray(size) ? cJSON_GetArrayItem(size, skip + 1) : size;
+    if (!is_size(first, MAX_IMAGE) || !is_size(second, MAX_IMAGE))
+        return vit_error_set(loader->err, VIT_ERR_FORMAT,
+                             "config.json: the image size (\"image_size\", or timm's \"img_size\" or \"input_size\") is "
+                             "missing or out of range");
+    *height = (size_t)first->valuedouble;
+    *width = (size_t)second->valuedouble;
+    return VIT_OK;
+}
+
+vit_status load_sizes(const struct loader *loader, const cJSON *object, const char *key, size_t *values, size_t capacity,
+                      size_t *count)
+{
+    const cJSON *list = json_get(object, key);
+    const bool one = list != NULL && !cJSON_IsArray(list);
+    size_t found = list == NULL ? 0 : one ? capacity : (size_t)cJSON_GetArraySize(list);
+    bool good = found <= capacity;
+    for (size_t i = 0; good && i < found; i++) {
+        const cJSON *item = one ? list : cJSON_GetArrayItem(list, (int)i);
+        good = is_size(item, MAX_WIDTH);
+        values[i] = good ? (size_t)item->valuedouble : 0;
+    }
+    if (!good)
+        return vit_error_set(loader->err, VIT_ERR_FORMAT,
+                             "config.json: \"%s\" must be a whole number from 1 to %d, or at most %zu of them", key,
+                             MAX_WIDTH, capacity);
+    *count = found;
+    return VIT_OK;
+}
+
+vit_status load_check_heads(const struct loader *loader, size_t width, size_t heads)
+{
+    if (width % heads != 0)
+        return vit_error_set(loader->err, VIT_ERR_FORMAT, "a width of %zu cannot be split into %zu heads", width, heads);
+    return VIT_OK;
+}

@@ -1,0 +1,85 @@
+/*
+ * load.h - what the loaders of all architectures share: tensors by name, and keys of the config.
+ *
+ * A loader reads a folder that is already known to be JSON and safetensors. Sizes are read off the tensors; what they
+ * do not tell comes from config.json, else from the names that the reference implementations give their sizes, else is
+ * an error that names the key.
+ */
+#ifndef ENGINE_ARCH_LOAD_H
+#define ENGINE_ARCH_LOAD_H
+
+#include "engine/arch/arch.h"
+
+enum {
+    MAX_LAYERS = 1000,
+    MAX_WIDTH = 1 << 16,
+    MAX_TOKENS = 1 << 16,
+    MAX_CLASSES = 1 << 20,
+    MAX_IMAGE = 1 << 14
+};
+
+struct loader {
+    const struct folder *folder;
+    vit_error *err;
+    float eps; /* of the norms that load_norm() reads */
+    enum activation activation; /* of the blocks that load_block() reads */
+};
+
+/* A tensor's name in the making; name_of("%s.%zu", ...).text lives to the end of the full expression. */
+struct name {
+    char text[256];
+};
+struct name name_of(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* ---- tensors ---- */
+
+const struct tensor *load_find(const struct loader *loader, const char *name);
+vit_status load_tensor(const struct loader *loader, const float **values, const char *name, const size_t *shape,
+                       size_t rank);
+/* "<name>.weight" [out, in] and "<name>.bias" [out]; the bias may be missing only if it is optional. */
+enum bias { BIAS_REQUIRED, BIAS_OPTIONAL };
+vit_status load_linear(const struct loader *loader, struct linear *linear, const char *name, size_t out, size_t in,
+                       enum bias bias);
+/* "<name>.weight" and "<name>.bias", both [width]. */
+vit_status load_norm(const struct loader *loader, struct norm *norm, const char *name, size_t width);
+/* "<name>.weight" [classes, in] (or [classes, in, 1, 1]) with its bias; the number of classes is read off it. */
+vit_status load_head(const struct loader *loader, struct linear *head, const char *name, size_t in);
+/* The number of "<prefix><i>.<name>", i from 0 on, at most MAX_LAYERS. */
+size_t load_count(const struct loader *loader, const char *prefix, const char *name);
+
+/* Memory for `count` derived numbers that lives as long as the weights. */
+vit_status load_derived(const struct loader *loader, float **values, size_t count);
+/* Replaces the linear by one whose results are scale [out] (or, where it is NULL, factor) times as large. */
+vit_status load_scaled(const struct loader *loader, struct linear *linear, const float *scale, float factor);
+
+/* How a layout calls the parts of an encoder block; q, k and v are one matrix or three. */
+struct block_names {
+    const char *norm1, *qkv, *query, *key, *value, *proj, *scale1; /* scale: LayerScale, where the folder has it */
+    const char *norm2, *fc1, *fc2, *scale2;
+};
+
+/* All of a block's weights below "<prefix>"; its attention is the caller's. LayerScale (arXiv 2103.17239) is folded into
+ * proj and fc2. */
+vit_status load_block(const struct loader *loader, struct block *block, const char *prefix,
+                      const struct block_names *names, size_t width);
+
+/* ---- the config ---- */
+
+vit_status load_missing_key(const struct loader *loader, const char *key);
+vit_status load_activation(const struct loader *loader, enum activation *activation, const char *name);
+const char *activation_name(enum activation activation);
+/* transformers' hidden_act and layer_norm_eps, into the loader. */
+vit_status load_transformers_keys(struct loader *loader);
+/* VIT_ERR_UNSUPPORTED for a key of timm's model_args that is not among `known` and not null: it may change the network
+ * in a way the tensors do not show. */
+vit_status load_check_model_args(const struct loader *loader, const char *architecture, const char *const *known,
+                                 size_t count);
+/* The input size of the config: transformers' image_size, timm's img_size or input_size. */
+vit_status load_image_size(const struct loader *loader, size_t *height, size_t *width);
+/* Whole numbers, one or a list, into values [capacity]; one number counts for every entry. *count: 0 when the key is
+ * missing, else how many. */
+vit_status load_sizes(const struct loader *loader, const cJSON *object, const char *key, size_t *values, size_t capacity,
+                      size_t *count);
+vit_status load_check_heads(const struct loader *loader, size_t width, size_t heads);
+
+#endif
