@@ -61,10 +61,10 @@ static void make_lab(struct lab *lab, enum activation activation, unsigned seed)
         .norm2 = {lab->norm2, lab->norm2 + C, 1e-5f},
         .qkv = {lab->qkv, lab->qkv_bias, C, 3 * C},
         .proj = {lab->proj, lab->proj_bias, C, C},
-        .fc1 = {lab->fc1, lab->fc1_bias, C, M},
-        .fc2 = {lab->fc2, lab->fc2_bias, activation == ACTIVATION_SWIGLU ? M / 2 : M, C},
+        .mlp = {.fc1 = {lab->fc1, lab->fc1_bias, C, M},
+                .fc2 = {lab->fc2, lab->fc2_bias, activation == ACTIVATION_SWIGLU ? M / 2 : M, C},
+                .activation = activation},
         .attention = {.heads = NH, .scale = 1 / sqrtf(HD)},
-        .activation = activation,
     };
     lab->scratch = (struct block_scratch){lab->normed, lab->qkv_out, lab->probabilities, lab->hidden, lab->row};
     lab->tape = (struct block_tape){lab->values, lab->residual, lab->tape_hidden, lab->mean};
@@ -84,6 +84,8 @@ static double activation_of(enum activation activation, double x)
         return 0.5 * x * erfc(-x / sqrt(2));
     if (activation == ACTIVATION_GELU_TANH)
         return 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+    if (activation == ACTIVATION_RELU)
+        return x > 0 ? x : 0;
     return x / (1 + exp(-1.702 * x));
 }
 
@@ -130,11 +132,11 @@ static double score_of(const struct lab *lab, const double attention[NH][T * T])
             x[c] += lab->input[t * C + c];
         norm_of(lab->norm2, 1e-5f, x, normed);
         linear_of(lab->fc1, lab->fc1_bias, C, M, normed, hidden);
-        for (size_t m = 0; m < lab->block.fc2.in; m++)
-            hidden[m] = lab->block.activation == ACTIVATION_SWIGLU
+        for (size_t m = 0; m < lab->block.mlp.fc2.in; m++)
+            hidden[m] = lab->block.mlp.activation == ACTIVATION_SWIGLU
                             ? hidden[m] / (1 + exp(-hidden[m])) * hidden[M / 2 + m]
-                            : activation_of(lab->block.activation, hidden[m]);
-        linear_of(lab->fc2, lab->fc2_bias, lab->block.fc2.in, C, hidden, y);
+                            : activation_of(lab->block.mlp.activation, hidden[m]);
+        linear_of(lab->fc2, lab->fc2_bias, lab->block.mlp.fc2.in, C, hidden, y);
         for (size_t c = 0; c < C; c++)
             score += lab->gradient[c] * (x[c] + y[c]) / T;
     }
@@ -161,7 +163,7 @@ static void check_gradient(const struct lab *lab, const char *kernels)
     for (size_t head = 0; head < NH; head++)
         for (size_t i = 0; i < T * T; i++)
             ck_assert_msg(fabs(lab->backward[head][i] - wanted[head][i]) <= 1e-4 * largest,
-                          "%s, activation %d, head %zu, entry %zu: %.9g, not %.9g", kernels, lab->block.activation, head,
+                          "%s, activation %d, head %zu, entry %zu: %.9g, not %.9g", kernels, lab->block.mlp.activation, head,
                           i, (double)lab->backward[head][i], wanted[head][i]);
 }
 

@@ -34,6 +34,13 @@ static const struct {
     {"vit-clip-timm", ALL},
     {"dinov2-hf", ALL},
     {"dinov2-swiglu-hf", ALL},
+    {"t2t-vit-performer", ALL},
+    {"t2t-vit-transformer", ALL},
+    {"t2t-80", ALL},
+    {"t2t-qkscale", ALL},
+    {"deepvit", RAW | LEGRAD},
+    {"deepvit-s", RAW | LEGRAD},
+    {"deepvit-cnn", RAW | LEGRAD},
 };
 
 enum { FOLDER_COUNT = sizeof folders / sizeof folders[0] };

@@ -2,7 +2,7 @@
 
 #include <stdio.h>
 
-static const struct arch *const table[] = {&arch_vit, &arch_dinov2};
+static const struct arch *const table[] = {&arch_vit, &arch_dinov2, &arch_t2t, &arch_deepvit};
 
 enum { ARCH_COUNT = sizeof table / sizeof table[0] };
 

@@ -88,6 +88,40 @@ vit_status load_derived(const struct loader *loader, float **values, size_t coun
     return VIT_OK;
 }
 
+/* [rows, channels, k, k] to [rows, k, k, channels] */
+static void reorder(float *out, const float *in, size_t rows, size_t channels, size_t area)
+{
+    for (size_t row = 0; row < rows; row++)
+        for (size_t i = 0; i < area; i++)
+            for (size_t c = 0; c < channels; c++)
+                *out++ = in[(row * channels + c) * area + i];
+}
+
+vit_status load_reordered(const struct loader *loader, const float **values, size_t rows, size_t channels, size_t area)
+{
+    float *reordered;
+    vit_status status = load_derived(loader, &reordered, rows * channels * area);
+    if (status == VIT_OK) {
+        reorder(reordered, *values, rows, channels, area);
+        *values = reordered;
+    }
+    return status;
+}
+
+vit_status load_conv(const struct loader *loader, struct conv *conv, const char *name, size_t in, enum bias bias)
+{
+    const size_t kernel = conv->sliding.kernel;
+    const struct name weight = name_of("%s.weight", name);
+    const struct tensor *tensor = load_find(loader, weight.text);
+    const size_t out = tensor != NULL && tensor->rank == 4 && tensor->shape[0] <= MAX_WIDTH ? tensor->shape[0] : 1;
+    conv->in = in;
+    conv->out = out;
+    vit_status status = load_tensor(loader, &conv->weight, weight.text, (size_t[]){out, in, kernel, kernel}, 4);
+    if (status == VIT_OK && kernel > 1)
+        status = load_reordered(loader, &conv->weight, out, in, kernel * kernel);
+    return status == VIT_OK ? load_bias(loader, &conv->bias, name, out, bias) : status;
+}
+
 vit_status load_scaled(const struct loader *loader, struct linear *linear, const float *scale, float factor)
 {
     float *weight, *bias;
@@ -153,12 +187,12 @@ static vit_status load_mlp(const struct loader *loader, struct block *block, con
         return vit_error_set(loader->err, VIT_ERR_FORMAT,
                              "tensor '%s.weight' [mlp width, %zu] is missing or has another shape", name.text, width);
     const size_t hidden = fc1->shape[0];
-    block->activation = loader->activation;
-    vit_status status = load_linear(loader, &block->fc1, name.text, hidden, width, BIAS_REQUIRED);
+    block->mlp.activation = loader->activation;
+    vit_status status = load_linear(loader, &block->mlp.fc1, name.text, hidden, width, BIAS_REQUIRED);
     if (status == VIT_OK)
-        status = load_linear(loader, &block->fc2, name_of("%s%s", prefix, names->fc2).text, width,
+        status = load_linear(loader, &block->mlp.fc2, name_of("%s%s", prefix, names->fc2).text, width,
                              gated ? hidden / 2 : hidden, BIAS_REQUIRED);
-    return status == VIT_OK ? load_layer_scale(loader, &block->fc2, prefix, names->scale2) : status;
+    return status == VIT_OK ? load_layer_scale(loader, &block->mlp.fc2, prefix, names->scale2) : status;
 }
 
 vit_status load_block(const struct loader *loader, struct block *block, const char *prefix,
@@ -187,7 +221,7 @@ static const struct {
     const char *name;
     enum activation activation;
 } activations[] = {{"gelu", ACTIVATION_GELU},           {"gelu_new", ACTIVATION_GELU_TANH},
-                   {"quick_gelu", ACTIVATION_GELU_QUICK}, {"swiglu", ACTIVATION_SWIGLU},
+                   {"quick_gelu", ACTIVATION_GELU_QUICK}, {"swiglu", ACTIVATION_SWIGLU}, {"relu", ACTIVATION_RELU},
                    {"gelu_tanh", ACTIVATION_GELU_TANH}, {"gelu_pytorch_tanh", ACTIVATION_GELU_TANH}};
 
 enum { NAMED_ACTIVATIONS = sizeof activations / sizeof activations[0] };
@@ -195,7 +229,7 @@ enum { NAMED_ACTIVATIONS = sizeof activations / sizeof activations[0] };
 vit_status load_activation(const struct loader *loader, enum activation *activation, const char *name)
 {
     for (size_t i = 0; i < NAMED_ACTIVATIONS; i++)
-        if (strcmp(name, activations[i].name) == 0 && activations[i].activation != ACTIVATION_SWIGLU) {
+        if (strcmp(name, activations[i].name) == 0 && activations[i].activation <= ACTIVATION_GELU_QUICK) {
             *activation = activations[i].activation;
             return VIT_OK;
         }

@@ -9,6 +9,7 @@
 #define ENGINE_ARCH_LOAD_H
 
 #include "engine/arch/arch.h"
+#include "engine/layers/conv.h"
 
 enum {
     MAX_LAYERS = 1000,
@@ -44,6 +45,10 @@ vit_status load_linear(const struct loader *loader, struct linear *linear, const
 vit_status load_norm(const struct loader *loader, struct norm *norm, const char *name, size_t width);
 /* "<name>.weight" [classes, in] (or [classes, in, 1, 1]) with its bias; the number of classes is read off it. */
 vit_status load_head(const struct loader *loader, struct linear *head, const char *name, size_t in);
+/* "<name>.weight" [out, in, k, k] (and bias) where conv->sliding says k; out is read off it. */
+vit_status load_conv(const struct loader *loader, struct conv *conv, const char *name, size_t in, enum bias bias);
+/* *values [rows, channels, area] as [rows, area, channels]: from a file's order to that of unfold(). */
+vit_status load_reordered(const struct loader *loader, const float **values, size_t rows, size_t channels, size_t area);
 /* The number of "<prefix><i>.<name>", i from 0 on, at most MAX_LAYERS. */
 size_t load_count(const struct loader *loader, const char *prefix, const char *name);
 

@@ -35,7 +35,7 @@ static struct layout_in_memory lay_out(const struct vit *vit, float *memory, siz
     for (size_t i = 0; i < vit->layers; i++)
         attention = larger(attention, attention_floats(&vit->blocks[i].attention, vit->tokens, vit->width));
     const size_t sizes[] = {batch * vit->tokens * vit->width, vit->tokens * vit->width, vit->tokens * 3 * vit->width,
-                            attention, larger(vit->tokens * block->fc1.out, vit->classes)};
+                            attention, larger(vit->tokens * block->mlp.fc1.out, vit->classes)};
     size_t starts[sizeof sizes / sizeof sizes[0]], next = 0;
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         starts[i] = next;

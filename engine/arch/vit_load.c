@@ -235,12 +235,12 @@ static vit_status load_blocks(struct vit_loader *loader)
         vit->blocks[i].attention = (struct attention){.heads = vit->heads, .prefix = vit->prefix,
                                                       .scale = loader->attention_scale};
         status = load_block(&loader->base, &vit->blocks[i], prefix.text, &loader->names.block, vit->width);
-        if (status == VIT_OK && vit->blocks[i].fc1.out != vit->blocks[0].fc1.out)
+        if (status == VIT_OK && vit->blocks[i].mlp.fc1.out != vit->blocks[0].mlp.fc1.out)
             status = vit_error_set(loader->base.err, VIT_ERR_UNSUPPORTED, "the layers' MLPs differ in width");
         if (status == VIT_OK && loader->family->finish_block != NULL)
             status = loader->family->finish_block(loader, &vit->blocks[i], prefix.text);
     }
-    vit->mlp_width = status == VIT_OK ? vit->blocks[0].fc2.in : 0;
+    vit->mlp_width = status == VIT_OK ? vit->blocks[0].mlp.fc2.in : 0;
     return status;
 }
 
@@ -362,7 +362,7 @@ static void describe(const struct vit *vit, vit_model_info *info)
     static const char *const poolings[] = {[POOL_TOKEN] = "token", [POOL_DISTILLED] = "token+distillation",
                                            [POOL_AVERAGE] = "avg", [POOL_TOKEN_AND_AVERAGE] = "token+avg"};
     info->pooling = poolings[vit->pooling];
-    info->activation = activation_name(vit->blocks[0].activation);
+    info->activation = activation_name(vit->blocks[0].mlp.activation);
     info->image_height = vit->image_height;
     info->image_width = vit->image_width;
     info->patch_size = vit->patch;

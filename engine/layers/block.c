@@ -12,18 +12,17 @@ void norm_forward(const struct norm *norm, const struct compute *compute, float 
     compute->kernels->layernorm(y, x, norm->weight, norm->bias, norm->eps, rows, width);
 }
 
-static void mlp(const struct block *block, const struct compute *compute, const struct block_scratch *scratch,
-                float *x, size_t tokens, const struct block_tape *tape)
+void mlp_forward(const struct mlp *mlp, const struct compute *compute, float *hidden, float *x, const float *normed,
+                 size_t rows, float *kept)
 {
-    const struct linear *fc1 = &block->fc1;
-    gemm_run(&(struct gemm){.m = tokens, .n = fc1->out, .k = fc1->in, .alpha = 1, .beta = 0, .a = scratch->normed,
-                            .lda = fc1->in, .b = fc1->weight, .ldb = fc1->in, .b_transposed = true,
-                            .c = scratch->hidden, .ldc = fc1->out},
+    const struct linear *fc1 = &mlp->fc1;
+    gemm_run(&(struct gemm){.m = rows, .n = fc1->out, .k = fc1->in, .alpha = 1, .beta = 0, .a = normed, .lda = fc1->in,
+                            .b = fc1->weight, .ldb = fc1->in, .b_transposed = true, .c = hidden, .ldc = fc1->out},
              compute->trace);
-    if (tape != NULL)
-        memcpy(tape->hidden, scratch->hidden, tokens * fc1->out * sizeof(float));
-    compute->kernels->activate[block->activation](scratch->hidden, fc1->bias, tokens, fc1->out);
-    linear_add(&block->fc2, compute, x, scratch->hidden, tokens);
+    if (kept != NULL)
+        memcpy(kept, hidden, rows * fc1->out * sizeof *kept);
+    compute->kernels->activate[mlp->activation](hidden, fc1->bias, rows, fc1->out);
+    linear_add(&mlp->fc2, compute, x, hidden, rows);
 }
 
 static void keep_values(const struct block_tape *tape, const float *qkv, size_t tokens, size_t width)
@@ -48,7 +47,7 @@ void block_forward(const struct block *block, const struct compute *compute, con
     }
 
     norm_forward(&block->norm2, compute, scratch->normed, x, tokens, width);
-    mlp(block, compute, scratch, x, tokens, tape);
+    mlp_forward(&block->mlp, compute, scratch->hidden, x, scratch->normed, tokens, tape != NULL ? tape->hidden : NULL);
     if (tape != NULL)
         mean_rows(tape->mean, x, tokens, width);
 }
@@ -98,11 +97,11 @@ void block_backward(const struct block *block, const struct compute *compute, co
 {
     const size_t width = block->proj.in;
     const float share = 1.0f / (float)tokens;
-    linear_backward(&block->fc2, compute, scratch->row, mean_gradient, share, 1);
-    compute->kernels->activate_gradient[block->activation](scratch->hidden, tape->hidden, block->fc1.bias,
-                                                           scratch->row, tokens, block->fc1.out);
+    linear_backward(&block->mlp.fc2, compute, scratch->row, mean_gradient, share, 1);
+    compute->kernels->activate_gradient[block->mlp.activation](scratch->hidden, tape->hidden, block->mlp.fc1.bias,
+                                                           scratch->row, tokens, block->mlp.fc1.out);
     float *gradient = scratch->normed; /* [T, C] */
-    linear_backward(&block->fc1, compute, gradient, scratch->hidden, 1, tokens);
+    linear_backward(&block->mlp.fc1, compute, gradient, scratch->hidden, 1, tokens);
     compute->kernels->layernorm_gradient(gradient, tape->residual, block->norm2.weight, block->norm2.eps, tokens,
                                          width);
     for (size_t i = 0; i < tokens; i++)

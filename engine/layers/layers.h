@@ -78,16 +78,21 @@ struct attention {
     const float *mixing, *mixing_bias; /* [NH, NH], [NH]; or NULL */
 };
 
+/* fc2(activation(fc1(x))) */
+struct mlp {
+    struct linear fc1; /* [M, in] */
+    struct linear fc2; /* [out, M], or [out, M/2] with a gated activation */
+    enum activation activation;
+};
+
 /* Pre-norm encoder block (arXiv 2010.11929, equations 2 and 3):
- *     x = x + proj(attention(norm1(x)));  x = x + fc2(activation(fc1(norm2(x)))) */
+ *     x = x + proj(attention(norm1(x)));  x = x + mlp(norm2(x)) */
 struct block {
     struct norm norm1, norm2;
     struct linear qkv; /* [3*C, C]: queries, keys, values */
     struct attention attention;
     struct linear proj;
-    struct linear fc1; /* [M, C] */
-    struct linear fc2; /* [C, M], or [C, M/2] with a gated activation */
-    enum activation activation;
+    struct mlp mlp;
 };
 
 /* Working memory of one image in one block; reused for every image and layer. */
@@ -109,6 +114,11 @@ void linear_add(const struct linear *linear, const struct compute *compute, floa
 /* y [rows, width] = the norm of x; y may be x. */
 void norm_forward(const struct norm *norm, const struct compute *compute, float *y, const float *x, size_t rows,
                   size_t width);
+
+/* x [rows, out] += mlp(normed [rows, in]). hidden [rows, M] is scratch; kept [rows, M], if not NULL, takes fc1's result
+ * before bias and activation. */
+void mlp_forward(const struct mlp *mlp, const struct compute *compute, float *hidden, float *x, const float *normed,
+                 size_t rows, float *kept);
 
 /* Floats of working memory for attention_forward(). */
 size_t attention_floats(const struct attention *attention, size_t tokens, size_t width);

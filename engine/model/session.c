@@ -49,7 +49,7 @@ static void lay_out_legrad(struct legrad *legrad, const vit_model *model, struct
 {
     const vit_model_info *info = &model->info;
     const struct block *blocks = model->arch->blocks(model->state);
-    const size_t tokens = info->tokens, width = info->width, hidden = blocks[0].fc1.out;
+    const size_t tokens = info->tokens, width = info->width, hidden = blocks[0].mlp.fc1.out;
     *legrad = (struct legrad){
         .info = info,
         .blocks = blocks,

@@ -68,6 +68,13 @@ static void gelu_quick(float *x, const float *bias, size_t rows, size_t n)
         }
 }
 
+static void relu(float *x, const float *bias, size_t rows, size_t n)
+{
+    for (; rows > 0; rows--, x += n)
+        for (size_t i = 0; i < n; i++)
+            x[i] = x[i] + bias[i] > 0 ? x[i] + bias[i] : 0;
+}
+
 static void swiglu(float *x, const float *bias, size_t rows, size_t n)
 {
     const size_t half = n / 2;
@@ -96,6 +103,11 @@ static double gelu_quick_slope(double x)
     return s + 1.702 * x * s * (1 - s);
 }
 
+static double relu_slope(double x)
+{
+    return x > 0;
+}
+
 static void gradient_rows(float *y, const float *x, const float *bias, const float *gradient, size_t rows, size_t n,
                           double (*slope)(double))
 {
@@ -119,6 +131,11 @@ static void gelu_quick_gradient(float *y, const float *x, const float *bias, con
                                 size_t n)
 {
     gradient_rows(y, x, bias, gradient, rows, n, gelu_quick_slope);
+}
+
+static void relu_gradient(float *y, const float *x, const float *bias, const float *gradient, size_t rows, size_t n)
+{
+    gradient_rows(y, x, bias, gradient, rows, n, relu_slope);
 }
 
 static void swiglu_gradient(float *y, const float *x, const float *bias, const float *gradient, size_t rows, size_t n)
@@ -154,6 +171,53 @@ static void layernorm_gradient(float *gradient, const float *x, const float *wei
     }
 }
 
+static void column_sums(float *sums, const float *x, const float *means, size_t rows, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const double mean = means != NULL ? means[i] : 0;
+        double sum = sums[i];
+        for (size_t row = 0; row < rows; row++)
+            sum += means != NULL ? (x[row * n + i] - mean) * (x[row * n + i] - mean) : x[row * n + i];
+        sums[i] = (float)sum;
+    }
+}
+
+static void affine(float *x, const float *scale, const float *shift, float floor, size_t rows, size_t n)
+{
+    for (; rows > 0; rows--, x += n)
+        for (size_t i = 0; i < n; i++)
+            x[i] = fmaxf(scale[i] * x[i] + shift[i], floor);
+}
+
+static void add(float *y, const float *x, float floor, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = fmaxf(y[i] + x[i], floor);
+}
+
+static void maximum(float *y, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = fmaxf(y[i], x[i]);
+}
+
+static void multiply_add(float *y, const float *x, const float *w, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] += w[i] * x[i];
+}
+
+static void random_features(float *y, const float *x, size_t x_stride, size_t width, float scale, size_t rows, size_t n)
+{
+    for (; rows > 0; rows--, x += x_stride, y += n) {
+        double square = 0;
+        for (size_t i = 0; i < width; i++)
+            square += (double)x[i] * x[i];
+        for (size_t i = 0; i < n; i++)
+            y[i] = (float)(scale * exp(y[i] - square / 2));
+    }
+}
+
 static void add_positive(float *sums, const float *x, size_t rows, size_t n)
 {
     for (; rows > 0; rows--, x += n)
@@ -169,11 +233,19 @@ const struct kernels kernels_generic = {
     .activate = {[ACTIVATION_GELU] = gelu,
                  [ACTIVATION_GELU_TANH] = gelu_tanh,
                  [ACTIVATION_GELU_QUICK] = gelu_quick,
+                 [ACTIVATION_RELU] = relu,
                  [ACTIVATION_SWIGLU] = swiglu},
     .activate_gradient = {[ACTIVATION_GELU] = gelu_gradient,
                           [ACTIVATION_GELU_TANH] = gelu_tanh_gradient,
                           [ACTIVATION_GELU_QUICK] = gelu_quick_gradient,
+                          [ACTIVATION_RELU] = relu_gradient,
                           [ACTIVATION_SWIGLU] = swiglu_gradient},
     .layernorm_gradient = layernorm_gradient,
+    .column_sums = column_sums,
+    .affine = affine,
+    .add = add,
+    .maximum = maximum,
+    .multiply_add = multiply_add,
+    .random_features = random_features,
     .add_positive = add_positive,
 };

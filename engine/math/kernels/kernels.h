@@ -13,6 +13,7 @@ enum activation {
     ACTIVATION_GELU,
     ACTIVATION_GELU_TANH,
     ACTIVATION_GELU_QUICK,
+    ACTIVATION_RELU,
     ACTIVATION_SWIGLU, /* gated: n inputs give n / 2 results */
     ACTIVATION_COUNT
 };
@@ -34,6 +35,7 @@ struct kernels {
      * GELU:       x/2 (1 + erf(x / sqrt 2))                                (arXiv 1606.08415)
      * GELU_TANH:  x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))            (the paper's approximation, "gelu_new")
      * GELU_QUICK: x sigmoid(1.702 x)
+     * RELU:       max(0, x)
      * SWIGLU:     with a row's halves a and b: a sigmoid(a) b              (arXiv 2002.05202); rows of n / 2, closed up */
     void (*activate[ACTIVATION_COUNT])(float *x, const float *bias, size_t rows, size_t n);
 
@@ -44,6 +46,25 @@ struct kernels {
 
     /* gradient [rows, n], in place: with respect to layernorm's result on entry, to its x on return. */
     void (*layernorm_gradient)(float *gradient, const float *x, const float *weight, float eps, size_t rows, size_t n);
+
+    /* sums [n] += the sum over the rows of x [rows, n]; with means [n] (not NULL), of (x - means)^2. */
+    void (*column_sums)(float *sums, const float *x, const float *means, size_t rows, size_t n);
+
+    /* x [rows, n] = max(scale [n] x + shift [n], floor) */
+    void (*affine)(float *x, const float *scale, const float *shift, float floor, size_t rows, size_t n);
+
+    /* y [n] = max(y + x, floor) */
+    void (*add)(float *y, const float *x, float floor, size_t n);
+
+    /* y [n] = max(y, x) */
+    void (*maximum)(float *y, const float *x, size_t n);
+
+    /* y [n] += w x, element by element */
+    void (*multiply_add)(float *y, const float *x, const float *w, size_t n);
+
+    /* y [rows, n] = scale exp(y - |x|^2 / 2) with x [rows, width], x_stride from row to row: the positive random features
+     * of Performers (arXiv 2009.14794) from y = w x. */
+    void (*random_features)(float *y, const float *x, size_t x_stride, size_t width, float scale, size_t rows, size_t n);
 
     /* sums [n] += the sum over the rows of max(0, x [rows, n]). */
     void (*add_positive)(float *sums, const float *x, size_t rows, size_t n);

@@ -146,6 +146,16 @@ static inline vec vec_gelu_quick(vec x)
     return x / (1.0f + vec_exp(-1.702f * x));
 }
 
+static inline vec vec_relu(vec x)
+{
+    return vec_max(x, splat(0));
+}
+
+static inline vec vec_relu_slope(vec x)
+{
+    return choose(x > splat(0), splat(1), splat(0));
+}
+
 static void softmax_row(float *x, size_t n)
 {
     const size_t whole = n - n % LANES, rest = n - whole;
@@ -259,6 +269,11 @@ static void gelu_quick(float *x, const float *bias, size_t rows, size_t n)
     activate_rows(x, bias, rows, n, vec_gelu_quick);
 }
 
+static void relu(float *x, const float *bias, size_t rows, size_t n)
+{
+    activate_rows(x, bias, rows, n, vec_relu);
+}
+
 /* The halves of a row at i, with their biases; `count` lanes of them. */
 static inline void load_halves(vec *a, vec *b, const float *x, const float *bias, size_t half, size_t i, size_t count)
 {
@@ -329,6 +344,11 @@ static void gelu_quick_gradient(float *y, const float *x, const float *bias, con
     gradient_rows(y, x, bias, gradient, rows, n, vec_gelu_quick_slope);
 }
 
+static void relu_gradient(float *y, const float *x, const float *bias, const float *gradient, size_t rows, size_t n)
+{
+    gradient_rows(y, x, bias, gradient, rows, n, vec_relu_slope);
+}
+
 /* With x' = (x - mean) scale and g' = g weight: scale (g' - mean(g') - x' mean(g' x')). */
 static void layernorm_gradient_row(float *g, const float *x, const float *weight, float eps, size_t n)
 {
@@ -359,6 +379,73 @@ static void layernorm_gradient(float *gradient, const float *x, const float *wei
         layernorm_gradient_row(gradient, x, weight, eps, n);
 }
 
+static void column_sums(float *sums, const float *x, const float *means, size_t rows, size_t n)
+{
+    const size_t whole = n - n % LANES;
+    for (; rows > 0; rows--, x += n) {
+        for (size_t i = 0; i < whole; i += LANES) {
+            const vec d = means != NULL ? load(x + i) - load(means + i) : load(x + i);
+            store(sums + i, load(sums + i) + (means != NULL ? d * d : d));
+        }
+        for (size_t i = whole; i < n; i++)
+            sums[i] += means != NULL ? (x[i] - means[i]) * (x[i] - means[i]) : x[i];
+    }
+}
+
+static void affine(float *x, const float *scale, const float *shift, float floor, size_t rows, size_t n)
+{
+    const size_t whole = n - n % LANES;
+    for (; rows > 0; rows--, x += n) {
+        for (size_t i = 0; i < whole; i += LANES)
+            store(x + i, vec_max(load(scale + i) * load(x + i) + load(shift + i), splat(floor)));
+        for (size_t i = whole; i < n; i++)
+            x[i] = fmaxf(scale[i] * x[i] + shift[i], floor);
+    }
+}
+
+static void add(float *y, const float *x, float floor, size_t n)
+{
+    const size_t whole = n - n % LANES;
+    for (size_t i = 0; i < whole; i += LANES)
+        store(y + i, vec_max(load(y + i) + load(x + i), splat(floor)));
+    for (size_t i = whole; i < n; i++)
+        y[i] = fmaxf(y[i] + x[i], floor);
+}
+
+static void maximum(float *y, const float *x, size_t n)
+{
+    const size_t whole = n - n % LANES;
+    for (size_t i = 0; i < whole; i += LANES)
+        store(y + i, vec_max(load(y + i), load(x + i)));
+    for (size_t i = whole; i < n; i++)
+        y[i] = fmaxf(y[i], x[i]);
+}
+
+static void multiply_add(float *y, const float *x, const float *w, size_t n)
+{
+    const size_t whole = n - n % LANES;
+    for (size_t i = 0; i < whole; i += LANES)
+        store(y + i, load(y + i) + load(w + i) * load(x + i));
+    for (size_t i = whole; i < n; i++)
+        y[i] += w[i] * x[i];
+}
+
+static void random_features(float *y, const float *x, size_t x_stride, size_t width, float scale, size_t rows, size_t n)
+{
+    for (; rows > 0; rows--, x += x_stride, y += n) {
+        vec squares = splat(0);
+        for (size_t i = 0; i < width; i += LANES) {
+            const vec part = load_part(x + i, width - i < LANES ? width - i : LANES, 0);
+            squares += part * part;
+        }
+        const float half = 0.5f * sum_lanes(squares);
+        for (size_t i = 0; i < n; i += LANES) {
+            const size_t count = n - i < LANES ? n - i : LANES;
+            store_part(y + i, scale * vec_exp(load_part(y + i, count, 0) - half), count);
+        }
+    }
+}
+
 static void add_positive(float *sums, const float *x, size_t rows, size_t n)
 {
     const size_t whole = n - n % LANES;
@@ -378,11 +465,19 @@ const struct kernels KERNELS = {
     .activate = {[ACTIVATION_GELU] = gelu,
                  [ACTIVATION_GELU_TANH] = gelu_tanh,
                  [ACTIVATION_GELU_QUICK] = gelu_quick,
+                 [ACTIVATION_RELU] = relu,
                  [ACTIVATION_SWIGLU] = swiglu},
     .activate_gradient = {[ACTIVATION_GELU] = gelu_gradient,
                           [ACTIVATION_GELU_TANH] = gelu_tanh_gradient,
                           [ACTIVATION_GELU_QUICK] = gelu_quick_gradient,
+                          [ACTIVATION_RELU] = relu_gradient,
                           [ACTIVATION_SWIGLU] = swiglu_gradient},
     .layernorm_gradient = layernorm_gradient,
+    .column_sums = column_sums,
+    .affine = affine,
+    .add = add,
+    .maximum = maximum,
+    .multiply_add = multiply_add,
+    .random_features = random_features,
     .add_positive = add_positive,
 };
