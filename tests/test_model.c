@@ -41,6 +41,15 @@ static const struct {
     {"deepvit", RAW | LEGRAD},
     {"deepvit-s", RAW | LEGRAD},
     {"deepvit-cnn", RAW | LEGRAD},
+    {"hybrid-stem-timm", ALL},
+    {"hybrid-resnet-timm", ALL},
+    {"hybrid-r50-odd-timm", ALL},
+    {"resnetv2-timm", 0},
+    {"resnetv2-odd-timm", 0},
+    {"swin-hf", RAW},
+    {"swin-hf-pad", RAW},
+    {"swin-timm", RAW},
+    {"swin-pad-timm", RAW},
 };
 
 enum { FOLDER_COUNT = sizeof folders / sizeof folders[0] };
@@ -203,11 +212,70 @@ static const float *reference_attention(const struct fixture *f, size_t layer, s
     return expected(f, name, shape[0] * shape[1] * shape[2]);
 }
 
+/* A side of Swin's grid, padded to whole windows and rolled: where a place of it comes from; -1: padding. */
+static long window_source(size_t at, size_t length, size_t side, size_t shift, bool timm)
+{
+    const size_t padded = (length + side - 1) / side * side;
+    if (timm) /* rolls before it pads */
+        return at < length ? (long)((at + shift) % length) : -1;
+    return (at + shift) % padded < length ? (long)((at + shift) % padded) : -1;
+}
+
+/* Odd blocks of a stage are shifted, unless the grid is one window; timm's idea of the grid rounds down. */
+static size_t window_shift(const struct fixture *f, size_t layer, size_t side)
+{
+    const vit_layer_info *at = &f->info->layer_info[layer];
+    size_t in_stage = 0, stage = 0, grid = f->info->layer_info[0].grid_height;
+    for (size_t i = 1; i <= layer; i++) {
+        const bool next = f->info->layer_info[i].width != f->info->layer_info[i - 1].width;
+        in_stage = next ? 0 : in_stage + 1;
+        stage += next;
+    }
+    grid = strcmp(f->info->layout, "timm") == 0 ? grid >> stage : at->grid_height;
+    return in_stage % 2 == 1 && grid > side ? side / 2 : 0;
+}
+
+/* The reference's map [gh, gw] of windows' attention [windows, NH, n, n]: each key's share of its window's mean row. */
+static void reference_window_map(const struct fixture *f, size_t layer, size_t head, float *map)
+{
+    char name[32];
+    size_t shape[4];
+    const vit_layer_info *at = &f->info->layer_info[layer];
+    const bool timm = strcmp(f->info->layout, "timm") == 0;
+    snprintf(name, sizeof name, "attentions.%zu", layer);
+    ck_assert_uint_eq(golden_shape(f->golden, name, shape, 4), 4);
+    const size_t n = shape[2], side = (size_t)lround(sqrt((double)n)), shift = window_shift(f, layer, side);
+    const size_t across = (at->grid_width + side - 1) / side;
+    const float *all = expected(f, name, shape[0] * at->heads * n * n);
+    for (size_t window = 0; window < shape[0]; window++) {
+        const float *attention = all + (window * at->heads + head) * n * n;
+        long places[256];
+        size_t queries = 0;
+        for (size_t slot = 0; slot < n; slot++) {
+            const long y = window_source(window / across * side + slot / side, at->grid_height, side, shift, timm);
+            const long x = window_source(window % across * side + slot % side, at->grid_width, side, shift, timm);
+            places[slot] = y >= 0 && x >= 0 ? y * (long)at->grid_width + x : -1;
+            queries += places[slot] >= 0;
+        }
+        for (size_t key = 0; key < n; key++) {
+            double sum = 0;
+            for (size_t query = 0; query < n; query++)
+                sum += places[query] >= 0 ? attention[query * n + key] : 0;
+            if (places[key] >= 0)
+                map[places[key]] = (float)(sum / (double)queries);
+        }
+    }
+}
+
 /* The reference's map for a layer and head: the class token's row, or the mean row without a class token. */
 static void reference_map(const struct fixture *f, size_t layer, size_t head, float *map)
 {
     const vit_model_info *info = f->info;
     const vit_layer_info *at = &info->layer_info[layer];
+    if (strcmp(info->architecture, "swin") == 0) {
+        reference_window_map(f, layer, head, map);
+        return;
+    }
     size_t all, keys;
     const float *attention = reference_attention(f, layer, &all, &keys);
     ck_assert_uint_eq(keys, info->prefix_tokens + at->grid_height * at->grid_width);
@@ -477,7 +545,7 @@ START_TEST(test_attention_distances)
 }
 END_TEST
 
-enum { KINDS = 6, MAP_FLOATS = 1024 };
+enum { KINDS = 6, MAP_FLOATS = 2048 };
 
 /* What each place of a mixed batch asks for, where the model has it. */
 static vit_item item_of_kind(size_t kind, const vit_model_info *info)

@@ -252,7 +252,8 @@ static vit_status load_stem(struct vit_loader *loader)
     if (stem == NULL)
         return vit_error_set(loader->base.err, VIT_ERR_NO_MEMORY, "no memory for the stem");
     *stem = (struct t2t_stem){.image_height = vit->image_height, .image_width = vit->image_width};
-    vit->stem = (struct stem){.state = stem, .free = free, .memory = stem_memory, .forward = stem_forward};
+    vit->stem = (struct stem){.state = stem, .free = free, .memory = stem_memory, .forward = stem_forward,
+                              .rounds_up = true};
     vit_status status = load_layers(loader, stem);
     vit->patch = 16;
     vit->grid_height = stem->last_split.out_height;

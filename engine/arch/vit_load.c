@@ -157,6 +157,14 @@ static vit_status fit_positions(const struct vit_loader *loader, const struct tr
     return status;
 }
 
+static void measure_trained(const struct vit_loader *loader, struct trained *trained)
+{
+    const struct vit *vit = loader->vit;
+    const size_t extra = vit->stem.rounds_up ? vit->patch - 1 : 0;
+    trained->height = (loader->trained_height + extra) / vit->patch;
+    trained->width = (loader->trained_width + extra) / vit->patch;
+}
+
 /* A tensor [1, count, C] of tokens before the patches, if the folder has it. */
 static vit_status load_token(const struct vit_loader *loader, const float **tokens, size_t *count, const char *name)
 {
@@ -204,7 +212,8 @@ static vit_status load_tokens(struct vit_loader *loader)
     vit->class_token = counts[0] > 0;
     vit->tokens = vit->prefix + vit->grid_height * vit->grid_width;
 
-    struct trained trained = {.height = loader->trained_height / vit->patch, .width = loader->trained_width / vit->patch};
+    struct trained trained = {0};
+    measure_trained(loader, &trained);
     enum encoding encoding = ENCODING_LEARNED;
     const struct name name = name_of("%s%s", loader->prefix, loader->names.positions);
     if (status == VIT_OK)

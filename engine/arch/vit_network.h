@@ -18,6 +18,7 @@ struct stem {
     size_t (*memory)(const void *state); /* floats; SIZE_MAX: too many */
     /* tokens [gh*gw, C] from pixels [3, H, W] */
     void (*forward)(const void *state, const struct compute *compute, float *memory, float *tokens, const float *pixels);
+    bool rounds_up;       /* pixels that do not fill a patch get one */
     const float *filters; /* [C, 3, P, P]; NULL where patches are not embedded by one convolution */
 };
 
