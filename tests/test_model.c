@@ -50,6 +50,10 @@ static const struct {
     {"swin-hf-pad", RAW},
     {"swin-timm", RAW},
     {"swin-pad-timm", RAW},
+    {"mvitv2-timm", RAW},
+    {"mvitv2-cls-timm", RAW},
+    {"mvitv2-odd-timm", RAW},
+    {"mvitv2-noexpand-timm", RAW},
 };
 
 enum { FOLDER_COUNT = sizeof folders / sizeof folders[0] };

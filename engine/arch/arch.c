@@ -3,8 +3,8 @@
 #include <stdio.h>
 
 /* The first that recognises a folder runs it: the hybrids' names begin like the plain ViTs'. */
-static const struct arch *const table[] = {&arch_hybrid, &arch_vit,     &arch_dinov2,
-                                           &arch_t2t,    &arch_deepvit, &arch_swin, &arch_resnet};
+static const struct arch *const table[] = {&arch_hybrid,  &arch_vit,  &arch_dinov2, &arch_t2t,
+                                           &arch_deepvit, &arch_swin, &arch_mvit,   &arch_resnet};
 
 enum { ARCH_COUNT = sizeof table / sizeof table[0] };
 

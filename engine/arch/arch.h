@@ -78,6 +78,7 @@ const struct arch *arch_find(const struct folder *folder);
 /* "vit (transformers vit and deit, timm vit_* and deit_*), ..." for error messages. */
 void arch_list(char *text, size_t size);
 
-extern const struct arch arch_hybrid, arch_vit, arch_dinov2, arch_t2t, arch_deepvit, arch_swin, arch_resnet;
+extern const struct arch arch_hybrid, arch_vit, arch_dinov2, arch_t2t, arch_deepvit, arch_swin, arch_mvit,
+    arch_resnet;
 
 #endif

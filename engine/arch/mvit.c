@@ -1,0 +1,305 @@
+/*
+ * mvit.c - the forward pass of MViTv2 (arXiv 2112.01526), timm's: an encoder whose grid shrinks and whose width grows
+ * from stage to stage. Image by image.
+ *
+ *     x = [class, conv7x7 / 4 (picture)];  x = block(x) L times;  logits = head(norm(x)[class] or mean(norm(x)))
+ *
+ * A block pools q, k and v by depthwise convolutions with strides; the stride of q shrinks the grid. Decomposed relative
+ * positions: the score of a query at (y, x) and a key at (i, j) gains q . R_rows[y, i] + q . R_columns[x, j].
+ */
+#include <math.h>
+#include <string.h>
+
+#include "engine/arch/mvit_network.h"
+
+enum { TILE_FLOATS = 128 * 1024 };
+
+/* Working memory for one image, sized for the block that needs the most of each. */
+struct mvit_memory {
+    float *tokens[3]; /* x, and what becomes of it; tokens[1] begins as the picture */
+    float *normed;
+    float *qkv;
+    float *query, *key, *value; /* pooled, [T, width] */
+    float *rows, *columns;      /* [T, NH, key rows] and [T, NH, key columns]: what relative positions add */
+    float *scores;              /* a tile of [rows, keys] */
+    float *hidden;              /* also the patches' unfolding */
+};
+
+enum { PARTS = 12 };
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+static size_t tile_rows(size_t queries, size_t keys)
+{
+    const size_t rows = larger(TILE_FLOATS / keys, 16);
+    return rows < queries ? rows : queries;
+}
+
+static size_t tokens_in(const struct mvit *mvit, const struct mvit_block *block)
+{
+    return mvit->prefix + block->query.sliding.height * block->query.sliding.width;
+}
+
+static size_t tokens_of(const struct mvit *mvit, const struct pooling_conv *pool)
+{
+    return mvit->prefix + sliding_positions(&pool->sliding);
+}
+
+static void measure(const struct mvit *mvit, const struct mvit_block *block, size_t sizes[PARTS])
+{
+    const size_t in = tokens_in(mvit, block), queries = tokens_of(mvit, &block->query);
+    const size_t keys = tokens_of(mvit, &block->key), width = block->width;
+    const struct sliding *key = &block->key.sliding;
+    const size_t tokens = in * larger(block->in, larger(width, block->out));
+    const size_t needed[PARTS] = {tokens, tokens, tokens, larger(in * block->in, queries * width), in * 3 * width,
+                                  queries * width, keys * width, keys * width,
+                                  queries * block->heads * key->out_height, queries * block->heads * key->out_width,
+                                  tile_rows(queries, keys) * keys, queries * block->mlp.fc1.out};
+    for (size_t i = 0; i < PARTS; i++)
+        sizes[i] = larger(sizes[i], needed[i]);
+}
+
+static size_t lay_out(const struct mvit *mvit, float *memory, struct mvit_memory *parts)
+{
+    size_t sizes[PARTS] = {[1] = 3 * mvit->image_height * mvit->image_width, [PARTS - 1] = conv_floats(&mvit->patches)};
+    for (size_t i = 0; i < mvit->layers; i++)
+        measure(mvit, &mvit->blocks[i], sizes);
+    float *starts[PARTS];
+    size_t next = 0;
+    for (size_t i = 0; i < PARTS; i++) {
+        starts[i] = memory + next;
+        next += (sizes[i] + 15) / 16 * 16;
+    }
+    if (parts != NULL)
+        *parts = (struct mvit_memory){.tokens = {starts[0], starts[1], starts[2]}, .normed = starts[3], .qkv = starts[4],
+                                      .query = starts[5], .key = starts[6], .value = starts[7], .rows = starts[8],
+                                      .columns = starts[9], .scores = starts[10], .hidden = starts[11]};
+    return next;
+}
+
+static size_t memory(const void *state, size_t batch)
+{
+    (void)batch; /* image by image */
+    static float none[1];
+    return lay_out(state, none, NULL);
+}
+
+/* ---- pooling ---- */
+
+/* out [width] = the weighted sum of the tokens under the kernel at position i; tokens are `stride` floats apart. */
+static void convolve(const struct pooling_conv *pool, const struct compute *compute, float *out, const float *tokens,
+                     size_t stride, size_t width, size_t i)
+{
+    const struct sliding *s = &pool->sliding;
+    const ptrdiff_t top = (ptrdiff_t)(i / s->out_width * s->stride) - (ptrdiff_t)s->top;
+    const ptrdiff_t left = (ptrdiff_t)(i % s->out_width * s->stride) - (ptrdiff_t)s->left;
+    memset(out, 0, width * sizeof *out);
+    for (size_t tap = 0; tap < s->kernel * s->kernel; tap++) {
+        const ptrdiff_t y = top + (ptrdiff_t)(tap / s->kernel), x = left + (ptrdiff_t)(tap % s->kernel);
+        if (y >= 0 && y < (ptrdiff_t)s->height && x >= 0 && x < (ptrdiff_t)s->width)
+            compute->kernels->multiply_add(out, tokens + ((size_t)y * s->width + (size_t)x) * stride,
+                                           pool->weight + tap * width, width);
+    }
+}
+
+/* out [prefix + positions, width] from a third of qkv */
+static void pool_tokens(const struct mvit *mvit, const struct mvit_block *block, const struct pooling_conv *pool,
+                        const struct compute *compute, float *out, const float *qkv)
+{
+    const size_t width = block->width, stride = 3 * width, tokens = tokens_of(mvit, pool);
+    if (mvit->prefix > 0)
+        memcpy(out, qkv, width * sizeof *out);
+    for (size_t i = mvit->prefix; i < tokens; i++)
+        convolve(pool, compute, out + i * width, qkv + mvit->prefix * stride, stride, width, i - mvit->prefix);
+    norm_forward(&pool->norm, compute, out, out, tokens * block->heads, width / block->heads);
+}
+
+/* The shortcut around attention, in one of the token buffers: x or its projection, pooled as the queries are. */
+static float *shortcut(const struct mvit *mvit, const struct mvit_block *block, const struct compute *compute,
+                       const struct mvit_memory *memory)
+{
+    const size_t in = tokens_in(mvit, block), width = block->width;
+    float *from = memory->tokens[0];
+    if (block->shortcut_attention.weight != NULL) {
+        from = memory->tokens[1];
+        linear_forward(&block->shortcut_attention, compute, from, memory->normed, block->in, in);
+    }
+    if (block->shortcut_pool.kernel == 0)
+        return from;
+    float *to = memory->tokens[2];
+    memcpy(to, from, mvit->prefix * width * sizeof *to);
+    max_pool(to + mvit->prefix * width, from + mvit->prefix * width, &block->shortcut_pool, compute, width, -INFINITY);
+    return to;
+}
+
+/* ---- attention ---- */
+
+/* memory->rows and columns, for all heads: every query of a grid row has the same R_rows, of a column R_columns. */
+static void relate(const struct mvit *mvit, const struct mvit_block *block, const struct compute *compute,
+                   const struct mvit_memory *memory)
+{
+    const struct sliding *query = &block->query.sliding, *key = &block->key.sliding;
+    const size_t heads = block->heads, head_width = block->width / heads;
+    const float *q = memory->query + mvit->prefix * block->width;
+    const size_t line = query->out_width * heads; /* queries and heads in a row of the grid */
+    for (size_t y = 0; y < query->out_height; y++)
+        gemm_run(&(struct gemm){.m = line, .n = key->out_height, .k = head_width, .alpha = 1, .beta = 0,
+                                .a = q + y * line * head_width, .lda = head_width,
+                                .b = block->relative_rows + y * key->out_height * head_width, .ldb = head_width,
+                                .b_transposed = true, .c = memory->rows + y * line * key->out_height,
+                                .ldc = key->out_height},
+                 compute->trace);
+    for (size_t i = 0; i < line; i++) /* down a column, for one head */
+        gemm_run(&(struct gemm){.m = query->out_height, .n = key->out_width, .k = head_width, .alpha = 1, .beta = 0,
+                                .a = q + i * head_width, .lda = line * head_width,
+                                .b = block->relative_columns + i / heads * key->out_width * head_width,
+                                .ldb = head_width, .b_transposed = true, .c = memory->columns + i * key->out_width,
+                                .ldc = line * key->out_width},
+                 compute->trace);
+}
+
+/* Adds what relative positions give to the scores of the queries first .. first + rows - 1; class tokens have none. */
+static void add_relations(const struct mvit *mvit, const struct mvit_block *block, const struct mvit_memory *memory,
+                          size_t head, size_t first, size_t rows)
+{
+    const size_t height = block->key.sliding.out_height, width = block->key.sliding.out_width;
+    const size_t keys = mvit->prefix + height * width;
+    for (size_t i = 0; i < rows; i++) {
+        if (first + i < mvit->prefix)
+            continue;
+        const size_t index = (first + i - mvit->prefix) * block->heads + head;
+        const float *down = memory->rows + index * height, *across = memory->columns + index * width;
+        float *scores = memory->scores + i * keys + mvit->prefix;
+        for (size_t y = 0; y < height; y++, scores += width)
+            for (size_t x = 0; x < width; x++)
+                scores[x] += down[y] + across[x];
+    }
+}
+
+/* A tile of queries of one head: out += A v */
+static void attend(const struct mvit *mvit, const struct mvit_block *block, const struct compute *compute,
+                   const struct mvit_memory *memory, size_t layer, size_t head, size_t first, size_t rows, float *out,
+                   const struct observer *observer)
+{
+    const size_t width = block->width, head_width = width / block->heads, keys = tokens_of(mvit, &block->key);
+    gemm_run(&(struct gemm){.m = rows, .n = keys, .k = head_width, .alpha = 1 / sqrtf((float)head_width), .beta = 0,
+                            .a = memory->query + first * width + head * head_width, .lda = width,
+                            .b = memory->key + head * head_width, .ldb = width, .b_transposed = true,
+                            .c = memory->scores, .ldc = keys},
+             compute->trace);
+    add_relations(mvit, block, memory, head, first, rows);
+    compute->kernels->softmax(memory->scores, rows, keys);
+    if (observer != NULL && observer->attention != NULL)
+        observer->attention(observer->context,
+                            &(struct attention_view){.layer = layer, .head = head, .matrix = memory->scores,
+                                                     .first = first, .rows = rows,
+                                                     .queries = tokens_of(mvit, &block->query), .keys = keys,
+                                                     .prefix = mvit->prefix});
+    gemm_run(&(struct gemm){.m = rows, .n = head_width, .k = keys, .alpha = 1, .beta = 1, .a = memory->scores, .lda = keys,
+                            .b = memory->value + head * head_width, .ldb = width,
+                            .c = out + first * width + head * head_width, .ldc = width},
+             compute->trace);
+}
+
+/* memory->normed [queries, width], from memory->qkv; the pooled queries are added to it (residual pooling). */
+static void attention(const struct mvit *mvit, const struct mvit_block *block, const struct compute *compute,
+                      const struct mvit_memory *memory, size_t layer, const struct observer *observer)
+{
+    const size_t queries = tokens_of(mvit, &block->query), keys = tokens_of(mvit, &block->key), width = block->width;
+    const size_t tile = tile_rows(queries, keys);
+    pool_tokens(mvit, block, &block->query, compute, memory->query, memory->qkv);
+    pool_tokens(mvit, block, &block->key, compute, memory->key, memory->qkv + width);
+    pool_tokens(mvit, block, &block->value, compute, memory->value, memory->qkv + 2 * width);
+    relate(mvit, block, compute, memory);
+    memcpy(memory->normed, memory->query, queries * width * sizeof *memory->normed);
+    for (size_t first = 0; first < queries; first += tile)
+        for (size_t head = 0; head < block->heads; head++)
+            attend(mvit, block, compute, memory, layer, head, first, tile < queries - first ? tile : queries - first,
+                   memory->normed, observer);
+}
+
+/* ---- the block ---- */
+
+/* memory->tokens[0] to memory->tokens[0], the buffers changing places. */
+static void run_block(const struct mvit *mvit, const struct mvit_block *block, const struct compute *compute,
+                      struct mvit_memory *memory, size_t layer, const struct observer *observer)
+{
+    const size_t in = tokens_in(mvit, block), queries = tokens_of(mvit, &block->query);
+    norm_forward(&block->norm1, compute, memory->normed, memory->tokens[0], in, block->in);
+    linear_forward(&block->qkv, compute, memory->qkv, memory->normed, block->in, in);
+    float *x = shortcut(mvit, block, compute, memory);
+    attention(mvit, block, compute, memory, layer, observer);
+    linear_add(&block->proj, compute, x, memory->normed, queries);
+
+    norm_forward(&block->norm2, compute, memory->normed, x, queries, block->width);
+    if (block->shortcut_mlp.weight != NULL) {
+        x = x == memory->tokens[1] ? memory->tokens[2] : memory->tokens[1];
+        linear_forward(&block->shortcut_mlp, compute, x, memory->normed, block->width, queries);
+    }
+    mlp_forward(&block->mlp, compute, memory->hidden, x, memory->normed, queries, NULL);
+    for (size_t i = 1; i < 3; i++)
+        if (memory->tokens[i] == x) {
+            memory->tokens[i] = memory->tokens[0];
+            memory->tokens[0] = x;
+        }
+}
+
+/* ---- the network ---- */
+
+static void forward_image(const struct mvit *mvit, const struct compute *compute, float *floats,
+                          const struct arch_image *image)
+{
+    struct mvit_memory parts;
+    lay_out(mvit, floats, &parts);
+    const size_t first = mvit->patches.out;
+    pixels_to_map(parts.tokens[1], image->pixels, mvit->image_height, mvit->image_width);
+    if (mvit->prefix > 0)
+        memcpy(parts.tokens[0], mvit->class_token, first * sizeof(float));
+    conv_forward(&mvit->patches, compute, parts.hidden, parts.tokens[0] + mvit->prefix * first, parts.tokens[1], false);
+    for (size_t i = 0; i < mvit->layers; i++)
+        run_block(mvit, &mvit->blocks[i], compute, &parts, i, image->observer);
+
+    const struct mvit_block *last = &mvit->blocks[mvit->layers - 1];
+    const size_t tokens = tokens_of(mvit, &last->query), width = last->out;
+    float *x = parts.tokens[0], *pooled = parts.normed;
+    norm_forward(&mvit->norm, compute, x, x, tokens, width);
+    if (mvit->pool_token)
+        memcpy(pooled, x, width * sizeof *x);
+    else
+        mean_rows(pooled, x + mvit->prefix * width, tokens - mvit->prefix, width);
+    linear_forward(&mvit->head, compute, image->logits, pooled, width, 1);
+    if (image->features != NULL)
+        memcpy(image->features, pooled, width * sizeof *pooled);
+}
+
+static void forward(const void *state, const struct compute *compute, float *floats, const struct arch_image *images,
+                    size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        forward_image(state, compute, floats, &images[i]);
+}
+
+static struct arch_inside inside(const void *state)
+{
+    (void)state;
+    return (struct arch_inside){0};
+}
+
+static bool recognise(const struct folder *folder)
+{
+    return folder->layout == LAYOUT_TIMM && strncmp(folder->name, "mvitv2_", 7) == 0;
+}
+
+const struct arch arch_mvit = {
+    .name = "mvitv2",
+    .runs = "timm mvitv2_*",
+    .recognise = recognise,
+    .load = mvit_load,
+    .free = mvit_release,
+    .memory = memory,
+    .forward = forward,
+    .inside = inside,
+};
