@@ -134,6 +134,7 @@ typedef struct vit_item {
     const vit_explain *explain; /* NULL: no explanation */
     float *map;                 /* out, when explain is given; see vit_map_shape */
     float *distances;           /* [L, NH] out: how far from its query a head attends, in pixels; NULL if not wanted */
+    vit_status *status;         /* out, always: whether this image has results; NULL if not wanted */
 } vit_item;
 
 /* Allocates everything that batches of up to max_batch images need. */
@@ -141,7 +142,9 @@ vit_status vit_session_create(vit_session **session, const vit_model *model, siz
 void vit_session_free(vit_session *session);
 
 /* Runs `count` (1 .. max_batch) images. An image's results are bit-identical whatever else is in the batch and
- * however large it is. VIT_ERR_ARGUMENT: count out of range, or an explanation that vit_explain_shape() refuses.
+ * however large it is. VIT_ERR_ARGUMENT: count out of range, or an explanation that vit_explain_shape() refuses; no
+ * image is run. VIT_ERR_FORMAT: the model gives an image a logit that is not finite; the other images have their
+ * results, and each image's status says which it is.
  *
  * distances: for each layer and head the distance between the centres of two patches, averaged over all query patches
  * and, with the attention as weight, over the key patches; prefix tokens are left out and the rows normalised

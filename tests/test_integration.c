@@ -347,6 +347,75 @@ START_TEST(test_errors_say_what_to_do)
 }
 END_TEST
 
+/* A BMP, 24 bits per pixel, of one grey. */
+static struct picture grey_bmp(unsigned side, unsigned char grey)
+{
+    const unsigned length = 54 + 3 * side * side; /* side is a multiple of 4: rows need no padding */
+    struct picture p = {malloc(length), length};
+    const unsigned header[] = {length, 0, 54, 40, side, side, 24u << 16 | 1, 0, length - 54, 0, 0, 0, 0};
+    memcpy(p.bytes, "BM", 2);
+    memcpy(p.bytes + 2, header, sizeof header);
+    memset(p.bytes + 54, grey, length - 54);
+    return p;
+}
+
+/* golden/vit-hf with other preprocessing, in a temporary folder. */
+static void make_model(char folder[32], const char *preprocessing)
+{
+    char command[128], path[64];
+    strcpy(folder, "/tmp/vitd-model-XXXXXX");
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    snprintf(command, sizeof command, "cp tests/golden/vit-hf/config.json tests/golden/vit-hf/model.safetensors %s", folder);
+    ck_assert_int_eq(system(command), 0);
+    snprintf(path, sizeof path, "%s/preprocessor_config.json", folder);
+    FILE *file = fopen(path, "w");
+    ck_assert_ptr_nonnull(file);
+    fputs(preprocessing, file);
+    fclose(file);
+}
+
+static void remove_model(const char *folder)
+{
+    char command[64];
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    ck_assert_int_eq(system(command), 0);
+}
+
+/* This preprocessing makes white overflow in the model, and black not. */
+START_TEST(test_overflow_fails_one_image_of_a_batch)
+{
+    char folder[32];
+    make_model(folder, "{\"do_resize\": true, \"size\": {\"height\": 48, \"width\": 48}, \"rescale_factor\": 1e36, "
+                       "\"image_mean\": [0, 0, 0], \"image_std\": [1, 1, 1]}");
+    struct daemon daemon = daemon_start("{\"batching\": {\"max_queue_delay_us\": 1000000}}",
+                                        (const char *[]){"--model", folder, "--threads", "1", NULL});
+    struct picture black = grey_bmp(48, 0), white = grey_bmp(48, 255);
+    const void *files[] = {black.bytes, white.bytes, black.bytes};
+    struct reply reply =
+        daemon_post_files(&daemon, "/classify", files, (size_t[]){black.length, white.length, black.length}, 3);
+    ck_assert_msg(reply.status == 200, "%ld %s", reply.status, reply.body);
+    cJSON *json = reply_json(&reply);
+    const cJSON *results = cJSON_GetObjectItem(json, "results"), *bad = cJSON_GetArrayItem(results, 1);
+    for (int i = 0; i < 3; i += 2) {
+        const cJSON *good = cJSON_GetArrayItem(results, i);
+        ck_assert_msg(cJSON_GetObjectItem(good, "predictions") != NULL, "%s", reply.body);
+        ck_assert_double_eq(number(cJSON_GetObjectItem(good, "timing"), "batch_size"), 3);
+    }
+    ck_assert_str_eq(string(cJSON_GetObjectItem(bad, "error"), "code"), "internal_error");
+    ck_assert_str_eq(string(cJSON_GetObjectItem(bad, "error"), "message"),
+                     "the model's weights give a logit that is not finite");
+    cJSON_Delete(json);
+    reply_free(&reply);
+    reply = daemon_post(&daemon, "/classify", white.bytes, white.length);
+    reply_assert_error(&reply, 500, "internal_error");
+    reply_free(&reply);
+    free(black.bytes);
+    free(white.bytes);
+    daemon_stop(&daemon);
+    remove_model(folder);
+}
+END_TEST
+
 /* Sends text over a new connection, optionally closes the sending side of it, and returns what comes back. */
 static char *raw_exchange(const struct daemon *daemon, const char *text, size_t length)
 {
@@ -794,7 +863,8 @@ int main(void)
                                            test_attention_shapes_and_values, test_embed_equals_reference,
                                            test_multipart_answers_in_order, test_models_and_probes, test_metrics_count,
                                            test_photographs_equal_transformers};
-    const TTest *const refusals[] = {test_errors_say_what_to_do, test_ambiguous_framing_is_refused,
+    const TTest *const refusals[] = {test_errors_say_what_to_do, test_overflow_fails_one_image_of_a_batch,
+                                            test_ambiguous_framing_is_refused,
                                             test_missing_length_answers_411, test_refusal_comes_before_the_body, test_chunked_upload_works,
                                             test_slow_clients_are_ended, test_clients_that_leave_do_no_harm};
     const TTest *const load[] = {test_64_clients_with_broken_uploads, test_full_queue_answers_429,

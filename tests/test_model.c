@@ -650,6 +650,43 @@ START_TEST(test_session_refuses_bad_arguments)
 }
 END_TEST
 
+/* Pixels so large that the arithmetic overflows, between two sound images. */
+START_TEST(test_overflowing_image_fails_alone)
+{
+    enum { COUNT = 3 };
+    struct fixture f;
+    fixture_open(&f, folders[_i]);
+    vit_error err = {""};
+    vit_session *session = NULL;
+    const size_t n = f.info->classes, floats = 3 * f.info->image_height * f.info->image_width;
+    float *huge = malloc(floats * sizeof *huge), *logits = malloc((COUNT + 1) * n * sizeof *logits);
+    vit_status statuses[COUNT] = {VIT_ERR_IO, VIT_ERR_IO, VIT_ERR_IO};
+    vit_item items[COUNT], alone = {.pixels = f.pixels, .logits = logits + COUNT * n};
+    for (size_t j = 0; j < floats; j++)
+        huge[j] = j % 2 == 0 ? 3e38f : -3e38f;
+    for (size_t i = 0; i < COUNT; i++)
+        items[i] = (vit_item){.pixels = i == 1 ? huge : f.pixels, .logits = logits + i * n, .status = &statuses[i]};
+    run_one(&f, &alone);
+    ck_assert_int_eq(vit_session_create(&session, f.model, COUNT, &err), VIT_OK);
+    ck_assert_int_eq(vit_session_run(session, items, COUNT, &err), VIT_ERR_FORMAT);
+    ck_assert_str_eq(err.message, "the model's weights give a logit that is not finite");
+    ck_assert_int_eq(statuses[0], VIT_OK);
+    ck_assert_int_eq(statuses[1], VIT_ERR_FORMAT);
+    ck_assert_int_eq(statuses[2], VIT_OK);
+    ck_assert_mem_eq(items[0].logits, alone.logits, n * sizeof(float));
+    ck_assert_mem_eq(items[2].logits, alone.logits, n * sizeof(float));
+    items[2].distances = logits;
+    items[2].explain = &(vit_explain){.method = VIT_ATTENTION_RAW};
+    ck_assert_int_eq(vit_session_run(session, items, COUNT, &err), VIT_ERR_ARGUMENT);
+    for (size_t i = 0; i < COUNT; i++)
+        ck_assert_int_eq(statuses[i], VIT_ERR_ARGUMENT);
+    vit_session_free(session);
+    free(huge);
+    free(logits);
+    fixture_close(&f);
+}
+END_TEST
+
 START_TEST(test_gemm_floor_counts_the_products)
 {
     struct fixture f;
@@ -708,6 +745,7 @@ int main(void)
     tcase_add_loop_test(tests, test_legrad_targets, 0, FOLDER_COUNT);
     tcase_add_loop_test(tests, test_attention_distances, 0, FOLDER_COUNT);
     tcase_add_loop_test(tests, test_mixed_batch_is_bit_identical, 0, FOLDER_COUNT);
+    tcase_add_loop_test(tests, test_overflowing_image_fails_alone, 0, FOLDER_COUNT);
     tcase_add_test(tests, test_session_refuses_bad_arguments);
     tcase_add_test(tests, test_gemm_floor_counts_the_products);
     tcase_add_test(tests, test_scores_and_top_k);

@@ -248,14 +248,31 @@ static void run_legrad(vit_session *session, const struct compute *compute, cons
                       item->map + i * (shape.floats / shape.targets));
 }
 
+static void report(const vit_item *item, vit_status status)
+{
+    if (item->status != NULL)
+        *item->status = status;
+}
+
+static bool all_finite(const float *values, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (!isfinite(values[i]))
+            return false;
+    return true;
+}
+
 /* Finite weights can still overflow; no caller should have to print an infinity. */
 static vit_status check_logits(const vit_session *session, const vit_item *items, size_t count, vit_error *err)
 {
-    for (size_t i = 0; i < count; i++)
-        for (size_t class = 0; class < session->model->info.classes; class++)
-            if (!isfinite(items[i].logits[class]))
-                return vit_error_set(err, VIT_ERR_FORMAT, "the model's weights give a logit that is not finite");
-    return VIT_OK;
+    vit_status status = VIT_OK;
+    for (size_t i = 0; i < count; i++) {
+        const bool finite = all_finite(items[i].logits, session->model->info.classes);
+        report(&items[i], finite ? VIT_OK : VIT_ERR_FORMAT);
+        if (!finite)
+            status = vit_error_set(err, VIT_ERR_FORMAT, "the model's weights give a logit that is not finite");
+    }
+    return status;
 }
 
 vit_status vit_session_run(vit_session *session, const vit_item *items, size_t count, vit_error *err)
@@ -264,8 +281,11 @@ vit_status vit_session_run(vit_session *session, const vit_item *items, size_t c
     const struct compute compute = {.kernels = model->kernels};
     size_t together = 0;
     vit_status status = check(session, items, count, err);
-    if (status != VIT_OK)
+    if (status != VIT_OK) {
+        for (size_t i = 0; i < count; i++)
+            report(&items[i], status);
         return status;
+    }
     for (size_t i = 0; i < count; i++)
         if (!runs_alone(&items[i])) {
             session->images[together] = image_of(&items[i], observer_of(session, &items[i], together));

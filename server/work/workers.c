@@ -176,12 +176,13 @@ static size_t prepare_batch(struct worker *worker, struct job_image **images, si
             .explain = image->map ? &image->job->explain : NULL,
             .map = image->map,
             .distances = image->distances,
+            .status = &image->status,
         };
     }
     return kept;
 }
 
-static void finish_run(struct worker *worker, struct job_image *image, size_t count, double seconds, vit_status status,
+static void finish_run(struct worker *worker, struct job_image *image, size_t count, double seconds,
                        const vit_error *error)
 {
     const struct workers_setup *setup = &worker->pool->setup;
@@ -189,11 +190,12 @@ static void finish_run(struct worker *worker, struct job_image *image, size_t co
     queue_record_cost(setup->queue, image->preprocess_ms / 1e3 + seconds / (double)count);
     image->inference_ms = seconds * 1e3;
     image->batch_size = count;
-    if (status != VIT_OK) {
+    if (image->status != VIT_OK) {
         image->error = *error;
-        set_failed(image, FAILURE_INTERNAL, status);
+        set_failed(image, FAILURE_INTERNAL, image->status);
     } else {
         image->state = IMAGE_DONE;
+        metrics_images(setup->metrics, (int)image->job->model, 1);
         if (!image->job->keep_pixels) {
             free(image->pixels);
             image->pixels = NULL;
@@ -215,12 +217,10 @@ static void run(struct worker *worker, struct job_image **images, size_t count)
     const double seconds = (double)(job_clock_us() - start) / 1e6;
     metrics_batch(setup->metrics, (int)model, count);
     metrics_duration(setup->metrics, DURATION_INFERENCE, (int)model, seconds);
-    if (status == VIT_OK)
-        metrics_images(setup->metrics, (int)model, count);
-    else
+    if (status != VIT_OK)
         log_error("model %s: %s", setup->registry->entries[model].name, error.message);
     for (size_t i = 0; i < count; i++)
-        finish_run(worker, images[i], count, seconds, status, &error);
+        finish_run(worker, images[i], count, seconds, &error);
 }
 
 /* Explanations take longer than scores: the images without one run first and are answered first. */
