@@ -217,13 +217,15 @@ START_TEST(test_request_id_is_kept_or_made)
     struct request *request = request_create(NULL, "/");
     request_set_id(request, "abc-DEF_1.2:3/4+5=6@7~8");
     ck_assert_str_eq(request->id, "abc-DEF_1.2:3/4+5=6@7~8");
+    request_set_id(request, "abc \t ");
+    ck_assert_str_eq(request->id, "abc");
     memset(longest, 'x', sizeof longest);
     longest[REQUEST_ID_MAX] = '\0';
     request_set_id(request, longest);
     ck_assert_str_eq(request->id, longest);
     longest[REQUEST_ID_MAX] = 'x';
     longest[REQUEST_ID_MAX + 1] = '\0';
-    const char *const bad[] = {NULL, "", "a b", "a\nb", "a\"b", "a\\b", "a,b", "a;b", "caf\xC3\xA9", longest};
+    const char *const bad[] = {NULL, "", " ", "a b", "a\nb", "a\"b", "a\\b", "a,b", "a;b", "caf\xC3\xA9", longest};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         request_set_id(request, bad[i]);
         ck_assert_uint_eq(strlen(request->id), 16);
@@ -257,6 +259,11 @@ START_TEST(test_framing_accepts_what_clients_send)
     ck_assert(frame("/", "HTTP/1.1",
                     (const char *const[]){"Host", "", "Transfer-Encoding", "Chunked", NULL}, &framing));
     ck_assert_uint_eq(framing.encodings, 1);
+    ck_assert(frame("/", "HTTP/1.1",
+                    (const char *const[]){"Host", "a ", "Content-Length", "42 \t", "Expect", "100-continue ", NULL},
+                    &framing));
+    ck_assert_uint_eq(framing.content_length, 42);
+    ck_assert(framing.expects_continue);
     ck_assert(frame("/", "HTTP/1.0", (const char *const[]){NULL}, &framing));
     ck_assert(frame("/", "HTTP/1.0", (const char *const[]){"X-Any", "tab\there \xE9", NULL}, &framing));
 }
@@ -275,6 +282,7 @@ START_TEST(test_framing_refuses_what_is_ambiguous)
         {"Host", "a", "Transfer-Encoding ", "chunked", NULL},
         {"Host", "a", "Content-Length", "+1", NULL},
         {"Host", "a", "Content-Length", "", NULL},
+        {"Host", "a", "Content-Length", " ", NULL},
         {"Host", "a", "Content-Length", "1, 1", NULL},
         {"Host", "a", "Content-Length", "9999999999999999999", NULL},
         {"Host", "a", "", "empty", NULL},

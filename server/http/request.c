@@ -49,21 +49,29 @@ void request_free(struct request *request)
     free(request);
 }
 
-static bool is_usable_id(const char *id)
+/* Blanks after a header's value are not part of it, but libmicrohttpd leaves them there. */
+static size_t without_blanks(const char *value, size_t length)
 {
-    size_t length = strlen(id);
+    while (length > 0 && (value[length - 1] == ' ' || value[length - 1] == '\t'))
+        length--;
+    return length;
+}
+
+static bool is_usable_id(const char *id, size_t length)
+{
     if (length < 1 || length > REQUEST_ID_MAX)
         return false;
-    for (; *id; id++)
-        if (!isalnum((unsigned char)*id) && !strchr("._~:/+=@-", *id))
+    for (size_t i = 0; i < length; i++)
+        if (!isalnum((unsigned char)id[i]) && !strchr("._~:/+=@-", id[i]))
             return false;
     return true;
 }
 
 void request_set_id(struct request *request, const char *client_id)
 {
-    if (client_id && is_usable_id(client_id)) {
-        snprintf(request->id, sizeof request->id, "%s", client_id);
+    const size_t length = client_id ? without_blanks(client_id, strlen(client_id)) : 0;
+    if (client_id && is_usable_id(client_id, length)) {
+        snprintf(request->id, sizeof request->id, "%.*s", (int)length, client_id);
         return;
     }
     uint64_t number = 0;
@@ -115,6 +123,8 @@ bool framing_header(struct framing *framing, const char *name, size_t name_lengt
         if ((c < 0x20 && c != '\t') || c == 0x7F)
             return refuse(problem, "a header's value holds a control character");
     }
+    const size_t sent_length = value_length;
+    value_length = without_blanks(value, value_length);
     if (name_is(name, name_length, "Host") && framing->hosts++)
         return refuse(problem, "there is more than one Host header");
     if (name_is(name, name_length, "Content-Length")) {
@@ -126,8 +136,9 @@ bool framing_header(struct framing *framing, const char *name, size_t name_lengt
     if (name_is(name, name_length, "Transfer-Encoding")) {
         if (framing->encodings++)
             return refuse(problem, "there is more than one Transfer-Encoding header");
-        if (!name_is(value, value_length, "chunked"))
-            return refuse(problem, "the only Transfer-Encoding that vitd takes is chunked");
+        /* libmicrohttpd knows no chunks in "chunked " and would read on until the connection ends */
+        if (!name_is(value, sent_length, "chunked"))
+            return refuse(problem, "the only Transfer-Encoding that vitd takes is chunked, with no blanks after it");
     }
     if (name_is(name, name_length, "Expect") && name_is(value, value_length, "100-continue"))
         framing->expects_continue = true;
