@@ -40,7 +40,7 @@ struct config {
         int max_pixels;
         int max_connections;
         int max_images_per_request;
-        int header_timeout_ms; /* from the connection's start, or the previous reply, to a complete header */
+        int header_timeout_ms; /* from a request's first byte to a complete header; and to be idle */
         int body_timeout_ms;   /* from the header to the last byte of the body */
     } limits;
     struct {

@@ -6,8 +6,12 @@
  *
  *   HEADER, BODY  libmicrohttpd writes nothing in these states, so the sweep sends a complete 408 itself, closes the
  *                 sending side, and gives the client a second to read it (state CUT) before it shuts the socket down;
- *   IDLE, REPLY   shut down: there is nobody to tell, or nobody who listens;
+ *   IDLE, LINE, REPLY   shut down: there is nobody to tell, or nobody who listens;
  *   WORK          has no deadline here: the job has one.
+ *
+ * libmicrohttpd tells nothing of a request before its whole first line is in, and has taken the bytes from the socket; so
+ * it is the kernel's count of them that says when an idle connection has begun another request. (The start of a line that
+ * came together with the end of the request before it is not seen until more follows.)
  *
  * shutdown() makes the socket readable, libmicrohttpd sees its end and closes it on its own thread.
  *
@@ -18,6 +22,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -42,6 +47,7 @@ struct connection {
     int fd;
     enum connection_state state;
     int64_t deadline_us, since_us; /* of the state */
+    uint64_t received;             /* bytes in all, to the end of the last request */
     bool linger;
     char peer[INET6_ADDRSTRLEN + 8];
     char request_id[132];
@@ -153,18 +159,35 @@ const char *connection_peer(const struct connection *connection)
     return connection->peer;
 }
 
+/* 0 where the kernel does not tell. */
+static uint64_t bytes_received(const struct connection *connection)
+{
+    struct tcp_info info = {0};
+    socklen_t size = sizeof info;
+    getsockopt(connection->fd, IPPROTO_TCP, TCP_INFO, &info, &size);
+    return info.tcpi_bytes_received;
+}
+
+static void set_state(const struct connection_limits *limits, struct connection *connection,
+                      enum connection_state state, int64_t now_us)
+{
+    const bool header_goes_on = connection->state == CONNECTION_LINE && state == CONNECTION_HEADER;
+    const bool in_header = state == CONNECTION_IDLE || state == CONNECTION_LINE || state == CONNECTION_HEADER;
+    if (!header_goes_on)
+        connection->deadline_us = now_us + (in_header ? limits->header_timeout_us : limits->body_timeout_us);
+    if (state == CONNECTION_WORK)
+        connection->received = bytes_received(connection);
+    connection->state = state;
+    connection->since_us = now_us;
+}
+
 bool connection_enter(struct connections *connections, struct connection *connection, enum connection_state state,
                       const char *request_id)
 {
     pthread_mutex_lock(&connections->mutex);
     bool cut = connection->state == CONNECTION_CUT;
     if (!cut) {
-        connection->state = state;
-        connection->since_us = job_clock_us();
-        if (state == CONNECTION_IDLE)
-            connection->deadline_us = connection->since_us + connections->limits.header_timeout_us;
-        else if (state != CONNECTION_HEADER)
-            connection->deadline_us = connection->since_us + connections->limits.body_timeout_us;
+        set_state(&connections->limits, connection, state, job_clock_us());
         if (request_id)
             snprintf(connection->request_id, sizeof connection->request_id, "%s", request_id);
     }
@@ -225,8 +248,8 @@ static bool is_deserted(const struct connection *connection)
 {
     struct pollfd client = {.fd = connection->fd, .events = POLLRDHUP};
     int unread = 0;
-    if (connection->state != CONNECTION_IDLE && connection->state != CONNECTION_HEADER &&
-        connection->state != CONNECTION_BODY)
+    if (connection->state == CONNECTION_WORK || connection->state == CONNECTION_REPLY ||
+        connection->state == CONNECTION_CUT)
         return false;
     return poll(&client, 1, 0) > 0 && (client.revents & (POLLRDHUP | POLLHUP | POLLERR)) &&
            ioctl(connection->fd, FIONREAD, &unread) == 0 && unread == 0;
@@ -234,6 +257,8 @@ static bool is_deserted(const struct connection *connection)
 
 static void sweep_one(const struct connections *connections, struct connection *connection, int64_t now_us)
 {
+    if (connection->state == CONNECTION_IDLE && bytes_received(connection) > connection->received)
+        set_state(&connections->limits, connection, CONNECTION_LINE, now_us);
     bool late = now_us >= connection->deadline_us && connection->state != CONNECTION_WORK;
     if (is_deserted(connection))
         shutdown(connection->fd, SHUT_RDWR);

@@ -18,6 +18,7 @@ struct connections;
 
 enum connection_state {
     CONNECTION_IDLE,   /* no request yet, or the previous reply is sent */
+    CONNECTION_LINE,   /* some of a request line is in */
     CONNECTION_HEADER, /* the request line is in */
     CONNECTION_BODY,   /* the header is in */
     CONNECTION_WORK,   /* suspended: the workers have the request, and their own deadline */
@@ -26,7 +27,7 @@ enum connection_state {
 };
 
 struct connection_limits {
-    int64_t header_timeout_us; /* from the start, or the previous reply, to a complete header */
+    int64_t header_timeout_us; /* from a request's first byte to a complete header; and to be idle */
     int64_t body_timeout_us;   /* from the header to the end of the body; and to send a reply */
 };
 
@@ -41,8 +42,8 @@ void connection_close(struct connections *connections, struct connection *connec
 int connection_fd(const struct connection *connection);
 const char *connection_peer(const struct connection *connection);
 
-/* The connection goes on to a state. False when it has been cut: then close it. request_id is for the 408, in
- * CONNECTION_HEADER and CONNECTION_BODY. */
+/* The connection goes on to a state (CONNECTION_LINE is left to the sweep). False when it has been cut: then close it.
+ * request_id is for the 408, in CONNECTION_HEADER and CONNECTION_BODY. */
 bool connection_enter(struct connections *connections, struct connection *connection, enum connection_state state,
                       const char *request_id);
 /* Whether it has been cut. */
