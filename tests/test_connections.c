@@ -2,6 +2,7 @@
 #include <check.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -87,6 +88,87 @@ START_TEST(test_idle_time_is_not_the_next_requests)
 }
 END_TEST
 
+/* ---- slow ---- */
+
+static double metric(const struct daemon *daemon, const char *name)
+{
+    struct reply reply = daemon_get(daemon, "/metrics");
+    char start[128];
+    snprintf(start, sizeof start, "\n%s ", name);
+    const char *line = strstr(reply.body, start);
+    const double value = line != NULL ? atof(line + strlen(start)) : 0;
+    reply_free(&reply);
+    return value;
+}
+
+/* Asserts that the log has a line for the 408 in `answer`, with its id, and no second one. */
+static void assert_logged(const struct daemon *daemon, const char *answer)
+{
+    char field[64], *log = daemon_log(daemon);
+    const char *id = strstr(answer, "X-Request-Id: ");
+    ck_assert_msg(id != NULL, "%s", answer);
+    id += strlen("X-Request-Id: ");
+    snprintf(field, sizeof field, "id=%.*s", (int)strcspn(id, "\r"), id);
+    const char *line = strstr(log, field);
+    ck_assert_msg(line != NULL && strstr(line + 1, field) == NULL, "%s: %s", field, log);
+    while (line > log && line[-1] != '\n')
+        line--;
+    line = strndupa(line, strcspn(line, "\n"));
+    ck_assert_msg(strstr(line, "408") != NULL && strstr(line, "request_timeout") != NULL, "%s", line);
+    free(log);
+}
+
+/* A request line that comes too slowly is told so, logged and counted, like any other part of a request. */
+START_TEST(test_slow_request_line_is_answered_and_logged)
+{
+    struct daemon daemon = daemon_start(header_timeout, small_model);
+    const int fresh = daemon_connect(&daemon), used = daemon_connect(&daemon);
+    say(used, whole_request);
+    assert_answered(used, "200");
+    const int fds[] = {fresh, used};
+    const double start = test_clock();
+    say(fresh, "GET /hea");
+    say(used, "G");
+    for (size_t i = 0; i < 2; i++) {
+        const char *answer = hear(fds[i], NULL);
+        ck_assert_msg(strncmp(answer, "HTTP/1.1 408 ", 13) == 0, "\"%s\"", answer);
+        ck_assert_ptr_nonnull(strstr(answer, "\"code\":\"request_timeout\""));
+        ck_assert_double_ge(test_clock() - start, 1.3);
+        ck_assert_double_lt(test_clock() - start, 5);
+        close(fds[i]);
+        usleep(SECOND / 2);
+        assert_logged(&daemon, answer);
+    }
+    ck_assert_double_eq(metric(&daemon, "vitd_rejected_total{reason=\"slow_client\"}"), 2);
+    ck_assert_double_eq(metric(&daemon, "vitd_requests_total{route=\"other\",model=\"\",code=\"408\"}"), 2);
+    ck_assert_double_eq(metric(&daemon, "vitd_inflight_requests"), 1);
+    daemon_stop(&daemon);
+}
+END_TEST
+
+/* ---- open at the end ---- */
+
+/* Two requests of which a part has come when SIGTERM does: one is finished and answered, the other gets its 408. */
+START_TEST(test_half_a_request_line_survives_sigterm)
+{
+    struct daemon daemon = daemon_start(header_timeout, small_model);
+    const int finished = daemon_connect(&daemon), abandoned = daemon_connect(&daemon);
+    say(finished, "GET /hea");
+    say(abandoned, "GET /hea");
+    usleep(SECOND / 20);
+    ck_assert_int_eq(kill(daemon.pid, SIGTERM), 0);
+    usleep(SECOND);
+    say(finished, "lthz HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_answered(finished, "200");
+    assert_answered(abandoned, "408");
+    close(finished);
+    close(abandoned);
+    ck_assert_int_eq(daemon_wait(&daemon), 0);
+    close(daemon.log_fd);
+    unlink(daemon.log_path);
+}
+END_TEST
+
 int main(void)
 {
     signal(SIGPIPE, SIG_IGN);
@@ -95,6 +177,8 @@ int main(void)
     tcase_set_timeout(tests, 120);
     tcase_add_test(tests, test_idle_connection_ends_without_a_word);
     tcase_add_test(tests, test_idle_time_is_not_the_next_requests);
+    tcase_add_test(tests, test_slow_request_line_is_answered_and_logged);
+    tcase_add_test(tests, test_half_a_request_line_survives_sigterm);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -4,10 +4,11 @@
  * libmicrohttpd's own timeout counts inactivity, so one byte every few seconds keeps a connection for ever. Here each
  * state has a total deadline. What happens to a late connection depends on its state:
  *
- *   HEADER, BODY  libmicrohttpd writes nothing in these states, so the sweep sends a complete 408 itself, closes the
- *                 sending side, and gives the client a second to read it (state CUT) before it shuts the socket down;
- *   IDLE, LINE, REPLY   shut down: there is nobody to tell, or nobody who listens;
- *   WORK          has no deadline here: the job has one.
+ *   LINE, HEADER, BODY  libmicrohttpd writes nothing in these states, so the sweep sends a complete 408 itself, closes
+ *                       the sending side, and gives the client a second to read it (state CUT) before it shuts the
+ *                       socket down;
+ *   IDLE, REPLY         shut down: there is nobody to tell, or nobody who listens;
+ *   WORK                has no deadline here: the job has one.
  *
  * libmicrohttpd tells nothing of a request before its whole first line is in, and has taken the bytes from the socket; so
  * it is the kernel's count of them that says when an idle connection has begun another request. (The start of a line that
@@ -49,8 +50,9 @@ struct connection {
     int64_t deadline_us, since_us; /* of the state */
     uint64_t received;             /* bytes in all, to the end of the last request */
     bool linger;
+    bool cut_in_line;              /* before there was a request */
     char peer[INET6_ADDRSTRLEN + 8];
-    char request_id[132];
+    char request_id[REQUEST_ID_MAX + 1];
 };
 
 struct lingering {
@@ -203,6 +205,19 @@ bool connection_was_cut(struct connections *connections, struct connection *conn
     return cut;
 }
 
+bool connection_was_cut_in_line(struct connections *connections, const struct connection *connection,
+                                char id[REQUEST_ID_MAX + 1], int64_t *since_us)
+{
+    pthread_mutex_lock(&connections->mutex);
+    bool cut = connection->cut_in_line;
+    if (cut) {
+        snprintf(id, REQUEST_ID_MAX + 1, "%s", connection->request_id);
+        *since_us = connection->since_us;
+    }
+    pthread_mutex_unlock(&connections->mutex);
+    return cut;
+}
+
 void connection_linger(struct connections *connections, struct connection *connection)
 {
     pthread_mutex_lock(&connections->mutex);
@@ -217,6 +232,9 @@ static void answer_408(struct connection *connection, int64_t now_us)
     static const char body[] = "{\"error\":{\"code\":\"request_timeout\",\"message\":\"the request did not arrive in "
                                "time: limits.header_timeout_ms and limits.body_timeout_ms bound it\"}}";
     char reply[1024];
+    connection->cut_in_line = connection->state == CONNECTION_LINE;
+    if (connection->cut_in_line)
+        request_make_id(connection->request_id);
     int length = snprintf(reply, sizeof reply,
                           "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Type: application/json\r\n"
                           "Content-Length: %zu\r\nX-Request-Id: %s\r\nCache-Control: no-store\r\n"
@@ -262,7 +280,8 @@ static void sweep_one(const struct connections *connections, struct connection *
     bool late = now_us >= connection->deadline_us && connection->state != CONNECTION_WORK;
     if (is_deserted(connection))
         shutdown(connection->fd, SHUT_RDWR);
-    else if (late && (connection->state == CONNECTION_HEADER || connection->state == CONNECTION_BODY))
+    else if (late && (connection->state == CONNECTION_LINE || connection->state == CONNECTION_HEADER ||
+                      connection->state == CONNECTION_BODY))
         answer_408(connection, now_us);
     else if (late || is_drained(connections, connection, now_us))
         shutdown(connection->fd, SHUT_RDWR);

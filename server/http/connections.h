@@ -13,6 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "server/http/request.h"
+
 struct connection;
 struct connections;
 
@@ -48,6 +50,10 @@ bool connection_enter(struct connections *connections, struct connection *connec
                       const char *request_id);
 /* Whether it has been cut. */
 bool connection_was_cut(struct connections *connections, struct connection *connection);
+/* Whether it has been cut in a request's first line, so that there is no request to tell of it: then the id in the 408, and
+ * when the line began. */
+bool connection_was_cut_in_line(struct connections *connections, const struct connection *connection,
+                                char id[REQUEST_ID_MAX + 1], int64_t *since_us);
 /* The reply goes out before the body was read: after closing, go on reading for a moment, or the reset that unread
  * bytes cause would destroy the reply on its way. */
 void connection_linger(struct connections *connections, struct connection *connection);

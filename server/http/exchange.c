@@ -26,6 +26,62 @@
 #include "server/http/routes.h"
 #include "server/log.h"
 
+/* ---- the record ---- */
+
+static void count_rejection(const struct request *request)
+{
+    struct metrics *metrics = request->service->metrics;
+    switch (request->status) {
+    case 408: metrics_rejected(metrics, REJECT_SLOW_CLIENT); break;
+    case 413: metrics_rejected(metrics, REJECT_TOO_LARGE); break;
+    case 429: metrics_rejected(metrics, REJECT_QUEUE_FULL); break;
+    case 499: metrics_rejected(metrics, REJECT_CLIENT_GONE); break;
+    case 504: metrics_rejected(metrics, REJECT_TIMEOUT); break;
+    case 400: metrics_rejected(metrics, REJECT_MALFORMED); break;
+    case 503:
+        if (request->route && request->route->takes_images && strcmp(request->problem.code, "loading") == 0)
+            metrics_rejected(metrics, REJECT_LOADING);
+        break;
+    default: break;
+    }
+}
+
+static void write_log(const struct request *request, double seconds)
+{
+    const struct registry *registry = request->service->registry;
+    bool worked = request->stage >= STAGE_WORKED && request->batch_size;
+    log_request(&(struct log_access){
+        .id = request->id,
+        .method = request->method[0] ? request->method : "-",
+        .path = request->target,
+        .route = request->route ? request->route->name : "",
+        .model = request->model >= 0 ? registry->entries[request->model].name : "",
+        .peer = request->connection ? connection_peer(request->connection) : "-",
+        .status = request->status,
+        .error_code = request->problem.code ? request->problem.code : "",
+        .bytes_in = request->bytes_in,
+        .bytes_out = request->reply_length,
+        .images = request->images,
+        .batch_size = request->batch_size,
+        .total_ms = seconds * 1e3,
+        .queue_ms = worked ? request->queue_ms : -1,
+        .preprocess_ms = worked ? request->preprocess_ms : -1,
+        .inference_ms = worked ? request->inference_ms : -1,
+    });
+}
+
+/* Counts and logs a request that has its status. */
+static void record(const struct request *request)
+{
+    struct metrics *metrics = request->service->metrics;
+    const double seconds = (double)(job_clock_us() - request->start_us) / 1e6;
+    const int model = request->model >= 0 ? request->model : METRICS_NO_MODEL;
+    metrics_request(metrics, request->route ? request->route->name : "other", model, request->status);
+    metrics_duration(metrics, DURATION_REQUEST, model, seconds);
+    count_rejection(request);
+    write_log(request, seconds);
+}
+
 /* ---- connections ---- */
 
 static struct connection *connection_of(struct MHD_Connection *mhd)
@@ -34,11 +90,32 @@ static struct connection *connection_of(struct MHD_Connection *mhd)
     return info ? info->socket_context : NULL;
 }
 
+/* A request that was cut off in its first line, of which libmicrohttpd never told. */
+static void record_cut_line(struct exchange *exchange, struct connection *connection)
+{
+    char id[REQUEST_ID_MAX + 1];
+    int64_t since_us;
+    if (!connection_was_cut_in_line(exchange->connections, connection, id, &since_us))
+        return;
+    struct request *request = request_create(exchange->service, "");
+    if (!request)
+        return;
+    request_set_id(request, id);
+    request->connection = connection;
+    request->start_us = since_us;
+    request->status = 408;
+    request->problem.code = "request_timeout";
+    record(request);
+    request_free(request);
+}
+
 void exchange_connection(void *cls, struct MHD_Connection *mhd, void **socket_context,
                          enum MHD_ConnectionNotificationCode code)
 {
     struct exchange *exchange = cls;
     if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
+        if (*socket_context)
+            record_cut_line(exchange, *socket_context);
         connection_close(exchange->connections, *socket_context);
         return;
     }
@@ -57,9 +134,12 @@ void *exchange_request_line(void *cls, const char *target, struct MHD_Connection
     request->exchange = exchange;
     request->mhd = mhd;
     request->connection = connection_of(mhd);
+    if (request->connection &&
+        !connection_enter(exchange->connections, request->connection, CONNECTION_HEADER, request->id)) {
+        request_free(request); /* too late: it has got its 408 */
+        return NULL;
+    }
     metrics_inflight(exchange->service->metrics, 1);
-    if (request->connection)
-        connection_enter(exchange->connections, request->connection, CONNECTION_HEADER, request->id);
     return request;
 }
 
@@ -304,48 +384,6 @@ static void settle_status(struct request *request, enum MHD_RequestTerminationCo
     }
 }
 
-static void count_rejection(const struct request *request)
-{
-    struct metrics *metrics = request->service->metrics;
-    switch (request->status) {
-    case 408: metrics_rejected(metrics, REJECT_SLOW_CLIENT); break;
-    case 413: metrics_rejected(metrics, REJECT_TOO_LARGE); break;
-    case 429: metrics_rejected(metrics, REJECT_QUEUE_FULL); break;
-    case 499: metrics_rejected(metrics, REJECT_CLIENT_GONE); break;
-    case 504: metrics_rejected(metrics, REJECT_TIMEOUT); break;
-    case 400: metrics_rejected(metrics, REJECT_MALFORMED); break;
-    case 503:
-        if (request->route && request->route->takes_images && strcmp(request->problem.code, "loading") == 0)
-            metrics_rejected(metrics, REJECT_LOADING);
-        break;
-    default: break;
-    }
-}
-
-static void write_log(const struct request *request, double seconds)
-{
-    const struct registry *registry = request->service->registry;
-    bool worked = request->stage >= STAGE_WORKED && request->batch_size;
-    log_request(&(struct log_access){
-        .id = request->id,
-        .method = request->method[0] ? request->method : "-",
-        .path = request->target,
-        .route = request->route ? request->route->name : "",
-        .model = request->model >= 0 ? registry->entries[request->model].name : "",
-        .peer = request->connection ? connection_peer(request->connection) : "-",
-        .status = request->status,
-        .error_code = request->problem.code ? request->problem.code : "",
-        .bytes_in = request->bytes_in,
-        .bytes_out = request->reply_length,
-        .images = request->images,
-        .batch_size = request->batch_size,
-        .total_ms = seconds * 1e3,
-        .queue_ms = worked ? request->queue_ms : -1,
-        .preprocess_ms = worked ? request->preprocess_ms : -1,
-        .inference_ms = worked ? request->inference_ms : -1,
-    });
-}
-
 void exchange_completed(void *cls, struct MHD_Connection *mhd, void **context, enum MHD_RequestTerminationCode how)
 {
     struct exchange *exchange = cls;
@@ -355,14 +393,8 @@ void exchange_completed(void *cls, struct MHD_Connection *mhd, void **context, e
     if (!request)
         return;
     settle_status(request, how);
-    double seconds = (double)(job_clock_us() - request->start_us) / 1e6;
-    struct metrics *metrics = exchange->service->metrics;
-    int model = request->model >= 0 ? request->model : METRICS_NO_MODEL;
-    metrics_request(metrics, request->route ? request->route->name : "other", model, request->status);
-    metrics_duration(metrics, DURATION_REQUEST, model, seconds);
-    metrics_inflight(metrics, -1);
-    count_rejection(request);
-    write_log(request, seconds);
+    metrics_inflight(exchange->service->metrics, -1);
+    record(request);
     if (request->connection)
         connection_enter(exchange->connections, request->connection, CONNECTION_IDLE, NULL);
     request_free(request);

@@ -67,6 +67,14 @@ static bool is_usable_id(const char *id, size_t length)
     return true;
 }
 
+void request_make_id(char id[REQUEST_ID_MAX + 1])
+{
+    uint64_t number = 0;
+    if (getrandom(&number, sizeof number, 0) != sizeof number)
+        number = (uint64_t)job_clock_us();
+    snprintf(id, REQUEST_ID_MAX + 1, "%016llx", (unsigned long long)number);
+}
+
 void request_set_id(struct request *request, const char *client_id)
 {
     const size_t length = client_id ? without_blanks(client_id, strlen(client_id)) : 0;
@@ -74,10 +82,7 @@ void request_set_id(struct request *request, const char *client_id)
         snprintf(request->id, sizeof request->id, "%.*s", (int)length, client_id);
         return;
     }
-    uint64_t number = 0;
-    if (getrandom(&number, sizeof number, 0) != sizeof number)
-        number = (uint64_t)job_clock_us();
-    snprintf(request->id, sizeof request->id, "%016llx", (unsigned long long)number);
+    request_make_id(request->id);
 }
 
 /* ---- framing ---- */

@@ -76,6 +76,7 @@ void request_free(struct request *request);
 /* Takes the client's id (may be NULL; blanks may follow it) if it is 1 to 128 characters of A-Z a-z 0-9 . _ ~ : / + = @ -,
  * else makes one. */
 void request_set_id(struct request *request, const char *client_id);
+void request_make_id(char id[REQUEST_ID_MAX + 1]);
 
 /* ---- framing: libmicrohttpd lets through what RFC 9112 forbids, so every header passes here first ---- */
 
