@@ -347,12 +347,12 @@ START_TEST(test_errors_say_what_to_do)
 }
 END_TEST
 
-/* A BMP, 24 bits per pixel, of one grey. */
-static struct picture grey_bmp(unsigned side, unsigned char grey)
+/* A BMP, 24 bits per pixel, of one grey; the width is a multiple of 4, so that rows need no padding. */
+static struct picture grey_bmp(unsigned width, unsigned height, unsigned char grey)
 {
-    const unsigned length = 54 + 3 * side * side; /* side is a multiple of 4: rows need no padding */
+    const unsigned length = 54 + 3 * width * height;
     struct picture p = {malloc(length), length};
-    const unsigned header[] = {length, 0, 54, 40, side, side, 24u << 16 | 1, 0, length - 54, 0, 0, 0, 0};
+    const unsigned header[] = {length, 0, 54, 40, width, height, 24u << 16 | 1, 0, length - 54, 0, 0, 0, 0};
     memcpy(p.bytes, "BM", 2);
     memcpy(p.bytes + 2, header, sizeof header);
     memset(p.bytes + 54, grey, length - 54);
@@ -389,7 +389,7 @@ START_TEST(test_overflow_fails_one_image_of_a_batch)
                        "\"image_mean\": [0, 0, 0], \"image_std\": [1, 1, 1]}");
     struct daemon daemon = daemon_start("{\"batching\": {\"max_queue_delay_us\": 1000000}}",
                                         (const char *[]){"--model", folder, "--threads", "1", NULL});
-    struct picture black = grey_bmp(48, 0), white = grey_bmp(48, 255);
+    struct picture black = grey_bmp(48, 48, 0), white = grey_bmp(48, 48, 255);
     const void *files[] = {black.bytes, white.bytes, black.bytes};
     struct reply reply =
         daemon_post_files(&daemon, "/classify", files, (size_t[]){black.length, white.length, black.length}, 3);
@@ -411,6 +411,35 @@ START_TEST(test_overflow_fails_one_image_of_a_batch)
     reply_free(&reply);
     free(black.bytes);
     free(white.bytes);
+    daemon_stop(&daemon);
+    remove_model(folder);
+}
+END_TEST
+
+/* What is wrong with a picture's size: each error says its own cause, and only that. */
+START_TEST(test_size_errors_name_their_cause)
+{
+    static const struct {
+        unsigned width, height;
+        const char *code, *says;
+    } cases[] = {
+        {72, 72, "too_many_pixels", "5184 pixels (72x72); at most 5000 are allowed"},
+        {70000, 1, "too_many_pixels", "70000x1; a side may have at most 65535 pixels"},
+        {52, 52, "unsuitable_size", "neither resizes nor crops; this image comes to 52x52"},
+    };
+    char folder[32];
+    make_model(folder, "{\"do_resize\": false, \"image_mean\": [0, 0, 0], \"image_std\": [1, 1, 1]}");
+    struct daemon daemon = daemon_start("{\"limits\": {\"max_pixels\": 5000}}",
+                                        (const char *[]){"--model", folder, "--threads", "1", NULL});
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct picture p = grey_bmp(cases[i].width, cases[i].height, 99);
+        struct reply reply = daemon_post(&daemon, "/classify", p.bytes, p.length);
+        reply_assert_error(&reply, 422, cases[i].code);
+        ck_assert_msg(strstr(reply.body, cases[i].says) != NULL, "%s", reply.body);
+        ck_assert_msg(strstr(reply.body, "max_pixels") == NULL, "%s", reply.body);
+        reply_free(&reply);
+        free(p.bytes);
+    }
     daemon_stop(&daemon);
     remove_model(folder);
 }
@@ -892,7 +921,7 @@ int main(void)
                                            test_multipart_answers_in_order, test_models_and_probes, test_metrics_count,
                                            test_photographs_equal_transformers};
     const TTest *const refusals[] = {test_errors_say_what_to_do, test_overflow_fails_one_image_of_a_batch,
-                                            test_ambiguous_framing_is_refused,
+                                            test_size_errors_name_their_cause, test_ambiguous_framing_is_refused,
                                             test_missing_length_answers_411, test_refusal_comes_before_the_body,
                                             test_blanks_after_header_values, test_chunked_upload_works,
                                             test_slow_clients_are_ended, test_clients_that_leave_do_no_harm};

@@ -107,13 +107,12 @@ enum outcome handle_images(struct request *request)
 void finish_classify(struct request *request, const struct job *job)
 {
     reply_classify(&request->reply, &request->service->registry->entries[request->model], job, &request->choices,
-                   request->single, (size_t)request->service->config->limits.max_pixels);
+                   request->single);
 }
 
 void finish_embed(struct request *request, const struct job *job)
 {
-    reply_embed(&request->reply, &request->service->registry->entries[request->model], job, request->single,
-                (size_t)request->service->config->limits.max_pixels);
+    reply_embed(&request->reply, &request->service->registry->entries[request->model], job, request->single);
 }
 
 /* The picture of the only image; what is wrong with it is told as for any other image. */
@@ -132,7 +131,7 @@ static void reply_picture(struct request *request, const struct job *job, const 
     failed.failure = FAILURE_IMAGE;
     failed.status = status;
     failed.error = *error;
-    reply_image_problem(&failed, (size_t)request->service->config->limits.max_pixels, &request->problem);
+    reply_image_problem(&failed, &request->problem);
 }
 
 void finish_explain(struct request *request, const struct job *job)
@@ -161,8 +160,7 @@ void finish_attention_distance(struct request *request, const struct job *job)
 {
     const struct registry_entry *entry = &request->service->registry->entries[request->model];
     if (!request->wants_picture) {
-        reply_distances(&request->reply, entry, job, request->single,
-                        (size_t)request->service->config->limits.max_pixels);
+        reply_distances(&request->reply, entry, job, request->single);
         return;
     }
     struct drawing drawing = {0};

@@ -12,7 +12,7 @@ void reply_error(struct strbuf *out, const struct problem *problem)
     strbuf_text(out, "}}");
 }
 
-void reply_image_problem(const struct job_image *image, size_t max_pixels, struct problem *problem)
+void reply_image_problem(const struct job_image *image, struct problem *problem)
 {
     const char *why = image->error.message;
     switch (image->failure) {
@@ -25,6 +25,7 @@ void reply_image_problem(const struct job_image *image, size_t max_pixels, struc
         return;
     case FAILURE_NONE:
     case FAILURE_IMAGE:
+    case FAILURE_PREPROCESS:
     case FAILURE_INTERNAL:
         break;
     }
@@ -36,7 +37,8 @@ void reply_image_problem(const struct job_image *image, size_t max_pixels, struc
         problem_set(problem, 422, "undecodable_image", "%s", why);
         return;
     case VIT_ERR_IMAGE_SIZE:
-        problem_set(problem, 422, "too_many_pixels", "%s (limits.max_pixels is %zu)", why, max_pixels);
+        problem_set(problem, 422, image->failure == FAILURE_PREPROCESS ? "unsuitable_size" : "too_many_pixels", "%s",
+                    why);
         return;
     case VIT_ERR_NO_MEMORY:
         problem_set(problem, 503, "out_of_memory", "the server is short of memory; retry later");
@@ -182,7 +184,7 @@ typedef void put_image(struct strbuf *out, const struct registry_entry *model, c
                        const struct choices *choices);
 
 static void put_job(struct strbuf *out, const struct registry_entry *model, const struct job *job,
-                    const struct choices *choices, bool single, size_t max_pixels, put_image *put)
+                    const struct choices *choices, bool single, put_image *put)
 {
     strbuf_text(out, "{\"model\":");
     strbuf_json_string(out, model->name);
@@ -202,7 +204,7 @@ static void put_job(struct strbuf *out, const struct registry_entry *model, cons
             strbuf_add(out, "}", 1);
         } else {
             struct problem problem = {0};
-            reply_image_problem(image, max_pixels, &problem);
+            reply_image_problem(image, &problem);
             reply_error(out, &problem);
         }
     }
@@ -210,15 +212,14 @@ static void put_job(struct strbuf *out, const struct registry_entry *model, cons
 }
 
 void reply_classify(struct strbuf *out, const struct registry_entry *model, const struct job *job,
-                    const struct choices *choices, bool single, size_t max_pixels)
+                    const struct choices *choices, bool single)
 {
-    put_job(out, model, job, choices, single, max_pixels, put_classified);
+    put_job(out, model, job, choices, single, put_classified);
 }
 
-void reply_embed(struct strbuf *out, const struct registry_entry *model, const struct job *job, bool single,
-                 size_t max_pixels)
+void reply_embed(struct strbuf *out, const struct registry_entry *model, const struct job *job, bool single)
 {
-    put_job(out, model, job, NULL, single, max_pixels, put_embedded);
+    put_job(out, model, job, NULL, single, put_embedded);
 }
 
 static void put_distances(struct strbuf *out, const struct registry_entry *model, const struct job_image *image,
@@ -231,8 +232,7 @@ static void put_distances(struct strbuf *out, const struct registry_entry *model
     put_timing(out, image);
 }
 
-void reply_distances(struct strbuf *out, const struct registry_entry *model, const struct job *job, bool single,
-                     size_t max_pixels)
+void reply_distances(struct strbuf *out, const struct registry_entry *model, const struct job *job, bool single)
 {
-    put_job(out, model, job, NULL, single, max_pixels, put_distances);
+    put_job(out, model, job, NULL, single, put_distances);
 }

@@ -13,17 +13,15 @@
 void reply_error(struct strbuf *out, const struct problem *problem);
 
 /* What a failed image means to the client; status 499 when the client has left. */
-void reply_image_problem(const struct job_image *image, size_t max_pixels, struct problem *problem);
+void reply_image_problem(const struct job_image *image, struct problem *problem);
 
 /* The answer to a finished job of POST /classify, /embed or /attention-distance, when its first image counts as the whole request
  * (single) or among several. Every image is done or failed; with `single` it is done. */
 void reply_classify(struct strbuf *out, const struct registry_entry *model, const struct job *job,
-                    const struct choices *choices, bool single, size_t max_pixels);
-void reply_embed(struct strbuf *out, const struct registry_entry *model, const struct job *job, bool single,
-                 size_t max_pixels);
+                    const struct choices *choices, bool single);
+void reply_embed(struct strbuf *out, const struct registry_entry *model, const struct job *job, bool single);
 
-void reply_distances(struct strbuf *out, const struct registry_entry *model, const struct job *job, bool single,
-                     size_t max_pixels);
+void reply_distances(struct strbuf *out, const struct registry_entry *model, const struct job *job, bool single);
 
 /* reply_models.c */
 

@@ -229,7 +229,7 @@ static bool job_failed(struct request *request, const struct job *job)
         failed = &job->images[0];
     if (!failed)
         return false;
-    reply_image_problem(failed, (size_t)request->service->config->limits.max_pixels, &request->problem);
+    reply_image_problem(failed, &request->problem);
     return true;
 }
 

@@ -24,6 +24,7 @@ enum image_state { IMAGE_PENDING, IMAGE_READY, IMAGE_DONE, IMAGE_FAILED };
 enum image_failure {
     FAILURE_NONE,
     FAILURE_IMAGE,      /* status and error say what is wrong with the bytes */
+    FAILURE_PREPROCESS, /* and here, why the picture in them does not suit the model */
     FAILURE_INTERNAL,   /* no memory, or the engine refused: status and error */
     FAILURE_DEADLINE,   /* the job's deadline passed before its turn */
     FAILURE_CLIENT_GONE

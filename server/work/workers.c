@@ -105,11 +105,14 @@ static bool decode_and_preprocess(const struct worker *worker, struct job_image 
     vit_image picture = {0};
     vit_status status =
         vit_image_decode(&picture, image->bytes, image->length, worker->pool->setup.max_pixels, &image->error);
-    if (status == VIT_OK)
+    enum image_failure failure = FAILURE_IMAGE;
+    if (status == VIT_OK) {
+        failure = FAILURE_PREPROCESS;
         status = vit_preprocess_apply(info->preprocess, &picture, image->pixels, &image->error);
+    }
     vit_image_release(&picture);
     if (status != VIT_OK)
-        set_failed(image, status == VIT_ERR_NO_MEMORY ? FAILURE_INTERNAL : FAILURE_IMAGE, status);
+        set_failed(image, status == VIT_ERR_NO_MEMORY ? FAILURE_INTERNAL : failure, status);
     return status == VIT_OK;
 }
 
