@@ -445,6 +445,26 @@ START_TEST(test_size_errors_name_their_cause)
 }
 END_TEST
 
+START_TEST(test_too_many_images_names_the_limit)
+{
+    static const struct {
+        const char *config, *says;
+    } cases[] = {
+        {"{\"batching\": {\"max_queue_size\": 2}}", "may carry 2 images (batching.max_queue_size"},
+        {"{\"limits\": {\"max_images_per_request\": 2}}", "may carry 2 images (limits.max_images_per_request)"},
+    };
+    const void *files[] = {"a", "b", "c"};
+    for (size_t i = 0; i < 2; i++) {
+        struct daemon daemon = daemon_start(cases[i].config, small_model);
+        struct reply reply = daemon_post_files(&daemon, "/classify", files, (size_t[]){1, 1, 1}, 3);
+        reply_assert_error(&reply, 413, "too_many_images");
+        ck_assert_msg(strstr(reply.body, cases[i].says) != NULL, "%s", reply.body);
+        reply_free(&reply);
+        daemon_stop(&daemon);
+    }
+}
+END_TEST
+
 /* Sends text over a new connection, optionally closes the sending side of it, and returns what comes back. */
 static char *raw_exchange(const struct daemon *daemon, const char *text, size_t length)
 {
@@ -921,7 +941,8 @@ int main(void)
                                            test_multipart_answers_in_order, test_models_and_probes, test_metrics_count,
                                            test_photographs_equal_transformers};
     const TTest *const refusals[] = {test_errors_say_what_to_do, test_overflow_fails_one_image_of_a_batch,
-                                            test_size_errors_name_their_cause, test_ambiguous_framing_is_refused,
+                                            test_size_errors_name_their_cause, test_too_many_images_names_the_limit,
+                                            test_ambiguous_framing_is_refused,
                                             test_missing_length_answers_411, test_refusal_comes_before_the_body,
                                             test_blanks_after_header_values, test_chunked_upload_works,
                                             test_slow_clients_are_ended, test_clients_that_leave_do_no_harm};

@@ -34,7 +34,10 @@ static size_t find_images(struct request *request, struct multipart_file *files,
         problem_set(&request->problem, 400, "malformed_multipart", "%s", why);
         return 0;
     case MULTIPART_TOO_MANY:
-        problem_set(&request->problem, 413, "too_many_images", "one request may carry %zu images", max_files);
+        problem_set(&request->problem, 413, "too_many_images", "one request may carry %zu images (%s)", max_files,
+                    max_files < (size_t)request->service->config->limits.max_images_per_request
+                        ? "batching.max_queue_size: more could never be accepted"
+                        : "limits.max_images_per_request");
         return 0;
     case MULTIPART_OK:
         break;
@@ -85,7 +88,7 @@ enum outcome handle_images(struct request *request)
     struct service *service = request->service;
     size_t max_files = (size_t)service->config->limits.max_images_per_request;
     if (max_files > (size_t)service->config->batching.max_queue_size)
-        max_files = (size_t)service->config->batching.max_queue_size; /* more could never be accepted */
+        max_files = (size_t)service->config->batching.max_queue_size;
     struct multipart_file *files = calloc(max_files, sizeof *files);
     size_t count = files ? find_images(request, files, max_files) : 0;
     if (!files) {
