@@ -45,7 +45,7 @@ void queue_ready(struct queue *queue, struct job_image *image);
 /* The image taken for decoding will not be run. */
 void queue_dropped(struct queue *queue);
 
-/* What one image cost a worker, all stages; feeds the estimate of queue_retry_after(). */
+/* What one image cost a worker, all stages, if it failed or was dropped too; feeds the estimate of queue_retry_after(). */
 void queue_record_cost(struct queue *queue, double seconds);
 /* Seconds until what waits now should have been served, at least 1. */
 unsigned queue_retry_after(struct queue *queue);

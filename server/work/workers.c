@@ -143,8 +143,10 @@ static void decode(struct worker *worker, struct job_image *image)
     image->ready_us = job_clock_us();
     release_bytes(image);
     if (!usable || job->without_image) {
-        queue_dropped(worker->pool->setup.queue);
-        finish(image);
+        struct queue *queue = worker->pool->setup.queue;
+        queue_dropped(queue);
+        finish(image); /* without an image, all the work is here */
+        queue_record_cost(queue, (double)(job_clock_us() - start) / 1e6);
         return;
     }
     image->preprocess_ms = (double)(image->ready_us - start) / 1e3;
@@ -167,6 +169,7 @@ static size_t prepare_batch(struct worker *worker, struct job_image **images, si
     for (size_t i = 0; i < count; i++) {
         struct job_image *image = images[i];
         if (is_stale(image, now_us)) {
+            queue_record_cost(worker->pool->setup.queue, image->preprocess_ms / 1e3);
             finish(image);
             continue;
         }
