@@ -197,8 +197,10 @@ static void print_header(const struct bench *bench)
     printf("%s, OpenBLAS kernels %s, vitd kernels %s\n", cpu, vit_blas_core(), vit_kernels_name());
     printf("%s: %zux%zu, %zu layers, width %zu, %s\n\n", bench->cli->config.models[0].name, bench->info->image_width,
            bench->info->image_height, bench->info->layers, bench->info->width, bench->info->dtype);
-    if (vit_blas_better_core() != NULL)
+    if (vit_blas_better_core() != NULL && getenv("OPENBLAS_CORETYPE") != NULL)
         printf("OPENBLAS_CORETYPE holds OpenBLAS back: %s is faster here; unset it\n\n", vit_blas_better_core());
+    else if (vit_blas_better_core() != NULL)
+        printf("OpenBLAS does not know this CPU: OPENBLAS_CORETYPE=%s makes it faster\n\n", vit_blas_better_core());
 }
 
 static bool read_image(struct bench *bench, const char *name)

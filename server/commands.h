@@ -16,6 +16,7 @@ struct cli {
     size_t operand_count;
     struct choices choices; /* classify */
     const char *output; /* classify --output: where the explanation's picture goes; NULL if not given */
+    int restart_failure; /* errno of the restart that OpenBLAS needed, 0 if there was none to fail; see main.c */
     const char *image; /* bench --image: adds decode + preprocess + forward; NULL if not given */
 };
 

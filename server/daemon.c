@@ -194,10 +194,13 @@ static struct metrics *create_metrics(const struct config *config)
     return metrics;
 }
 
-static void log_machine(void)
+static void log_machine(int restart_failure)
 {
     const char *better = vit_blas_better_core();
     log_info("vitd " VITD_VERSION ": OpenBLAS kernels %s, own kernels %s", vit_blas_core(), vit_kernels_name());
+    if (restart_failure)
+        log_warn("cannot restart for OpenBLAS's sake (/proc/self/exe: %s): set OPENBLAS_NUM_THREADS=1 in the environment",
+                 strerror(restart_failure));
     if (!better)
         return;
     if (getenv("OPENBLAS_CORETYPE"))
@@ -217,7 +220,7 @@ int command_serve(const struct cli *cli)
     mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK);
     log_setup((enum log_level)cli->config.log.level, (enum log_format)cli->config.log.format);
     vit_blas_init();
-    log_machine();
+    log_machine(cli->restart_failure);
     daemon.service.config = daemon.config;
     daemon.service.registry = &daemon.registry;
     daemon.service.metrics = create_metrics(daemon.config);

@@ -22,28 +22,33 @@
  * chosen its kernels and started a thread for every CPU, which would wait, each with its buffers, for work that never
  * comes. So the process replaces itself with the same program in the environment it needs. Every reason to do so is
  * gone the second time, hence no loop; should exec fail, vit_blas_init() still keeps calls on one thread.
+ * Returns 0, or the errno of that failure; the environment is then as it was for those who look at it later.
  */
-static void prepare_blas_environment(char **argv)
+static int prepare_blas_environment(char **argv)
 {
     const char *threads = getenv("OPENBLAS_NUM_THREADS");
     const char *core = getenv("OPENBLAS_CORETYPE") == NULL ? vit_blas_better_core() : NULL;
     const bool threads_are_right = threads != NULL && strcmp(threads, "1") == 0;
     if ((threads_are_right || sysconf(_SC_NPROCESSORS_CONF) == 1) && core == NULL)
-        return;
-    if (setenv("OPENBLAS_NUM_THREADS", "1", 1) != 0 ||
-        (core != NULL && setenv("OPENBLAS_CORETYPE", core, 1) != 0))
-        return;
-    execv("/proc/self/exe", argv);
+        return 0;
+    if (setenv("OPENBLAS_NUM_THREADS", "1", 1) == 0 &&
+        (core == NULL || setenv("OPENBLAS_CORETYPE", core, 1) == 0))
+        execv("/proc/self/exe", argv);
+    const int failure = errno;
+    if (core != NULL)
+        unsetenv("OPENBLAS_CORETYPE");
+    return failure;
 }
 
 int main(int argc, char **argv)
 {
     int status;
     struct cli cli;
-    prepare_blas_environment(argv);
+    const int restart_failure = prepare_blas_environment(argv);
     prctl(PR_SET_NAME, program_invocation_short_name); /* after the restart the kernel calls it "exe" */
 
     if (cli_parse(&cli, argc, argv, &status)) {
+        cli.restart_failure = restart_failure;
         vit_blas_init();
         status = cli.command(&cli);
         cli_release(&cli);
