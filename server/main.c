@@ -1,12 +1,14 @@
 /*
  * main.c - start here. The order of start-up:
  *
- *     1. restart once, if OpenBLAS needs another environment   (below)
- *     2. read the command line and the configuration           cli.c, config.c, config_file.c
- *     3. bind OpenBLAS to one thread per call                  vit_blas_init()
- *     4. run the command                                       daemon.c, classify.c, inspect.c, bench.c
+ *     1. fill the standard descriptors that are closed         (below)
+ *     2. restart once, if OpenBLAS needs another environment   (below)
+ *     3. read the command line and the configuration           cli.c, config.c, config_file.c
+ *     4. bind OpenBLAS to one thread per call                  vit_blas_init()
+ *     5. run the command                                       daemon.c, classify.c, inspect.c, bench.c
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +18,15 @@
 
 #include "server/cli.h"
 #include "vit.h"
+
+/* The next socket would take a closed descriptor's number, and a client would get what is meant for the log. Opened the
+ * wrong way round, so that whoever needs input or output still fails. */
+static void fill_standard_descriptors(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0)
+            open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY); /* gets the lowest free number, fd */
+}
 
 /*
  * OpenBLAS is configured by its environment, and by main() it is too late: the library's constructor has read it,
@@ -44,6 +55,7 @@ int main(int argc, char **argv)
 {
     int status;
     struct cli cli;
+    fill_standard_descriptors();
     const int restart_failure = prepare_blas_environment(argv);
     prctl(PR_SET_NAME, program_invocation_short_name); /* after the restart the kernel calls it "exe" */
 

@@ -1,6 +1,7 @@
 /* test_startup.c - the real binary ($VITD_BINARY, default build/vitd) where the system gives it less than usual. */
 #include <check.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <stdbool.h>
@@ -13,6 +14,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "tests/daemon.h"
 
 /* Lets this process execute `program`, known by its address, and nothing after that: as in a system without /proc. */
 static bool forbid_other_programs(const char *program)
@@ -74,12 +77,49 @@ START_TEST(test_failed_restart_is_told)
 }
 END_TEST
 
+/* What the descriptor of another process refers to. */
+static const char *descriptor(pid_t pid, int fd)
+{
+    static char target[256];
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)pid, fd);
+    const ssize_t length = readlink(path, target, sizeof target - 1);
+    target[length > 0 ? length : 0] = '\0';
+    return target;
+}
+
+START_TEST(test_closed_standard_descriptors_take_no_socket)
+{
+    fcntl(STDIN_FILENO, F_SETFD, FD_CLOEXEC);
+    fcntl(STDOUT_FILENO, F_SETFD, FD_CLOEXEC);
+    struct daemon daemon = daemon_start(NULL, (const char *[]){"--model", "tests/golden/vit-hf", NULL});
+    ck_assert_str_eq(descriptor(daemon.pid, STDIN_FILENO), "/dev/null");
+    ck_assert_str_eq(descriptor(daemon.pid, STDOUT_FILENO), "/dev/null");
+    daemon_stop(&daemon);
+    fcntl(STDIN_FILENO, F_SETFD, 0);
+    fcntl(STDOUT_FILENO, F_SETFD, 0);
+}
+END_TEST
+
+/* Output that nobody gets is an error, whatever stands in for it. */
+START_TEST(test_closed_standard_output_is_an_error)
+{
+    char command[256];
+    const char *binary = getenv("VITD_BINARY") != NULL ? getenv("VITD_BINARY") : "build/vitd";
+    snprintf(command, sizeof command, "%.200s --version >&- 2>/dev/null", binary);
+    int status = system(command);
+    ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 1, "%d", status);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("startup");
     TCase *tests = tcase_create("all");
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, test_failed_restart_is_told);
+    tcase_add_test(tests, test_closed_standard_descriptors_take_no_socket);
+    tcase_add_test(tests, test_closed_standard_output_is_an_error);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
