@@ -80,23 +80,32 @@ static int port_in(const char *log)
     return colon != NULL && strchr(colon, '\n') != NULL ? atoi(colon + 1) : 0;
 }
 
-struct daemon daemon_start(const char *config, const char *const *arguments)
+/* "": no configuration. */
+static struct daemon launch(const char *config_path, int port, const char *const *arguments)
 {
     const char *binary = getenv("VITD_BINARY") != NULL ? getenv("VITD_BINARY") : "build/vitd";
-    const char *argv[MAX_ARGUMENTS] = {binary, "serve", "--port", "0"};
-    char config_path[64] = "";
+    char port_text[16];
+    const char *argv[MAX_ARGUMENTS] = {binary, "serve", "--port", port_text};
     size_t count = 4;
-    if (config != NULL) {
-        write_config(config_path, config);
+    snprintf(port_text, sizeof port_text, "%d", port);
+    if (config_path[0] != '\0') {
         argv[count++] = "--config";
         argv[count++] = config_path;
     }
     for (size_t i = 0; arguments != NULL && arguments[i] != NULL; i++)
         argv[count++] = arguments[i];
-
-    struct daemon daemon = {.log_path = "/tmp/vitd-log-XXXXXX"};
+    struct daemon daemon = {.port = port, .log_path = "/tmp/vitd-log-XXXXXX"};
     daemon.log_fd = mkstemp(daemon.log_path);
     daemon.pid = spawn(binary, argv, daemon.log_fd);
+    return daemon;
+}
+
+struct daemon daemon_start(const char *config, const char *const *arguments)
+{
+    char config_path[64] = "";
+    if (config != NULL)
+        write_config(config_path, config);
+    struct daemon daemon = launch(config_path, 0, arguments);
     const double start = test_clock();
     while (daemon.port == 0) {
         char *log = daemon_log(&daemon);
@@ -108,6 +117,36 @@ struct daemon daemon_start(const char *config, const char *const *arguments)
     }
     if (config != NULL)
         unlink(config_path);
+    return daemon;
+}
+
+/* A port that was free a moment ago. */
+static int free_port(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof address;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ck_assert_int_eq(bind(fd, (struct sockaddr *)&address, length), 0);
+    ck_assert_int_eq(getsockname(fd, (struct sockaddr *)&address, &length), 0);
+    close(fd);
+    return ntohs(address.sin_port);
+}
+
+struct daemon daemon_start_loading(const char *config)
+{
+    char config_path[64];
+    write_config(config_path, config);
+    struct daemon daemon = launch(config_path, free_port(), NULL);
+    const double start = test_clock();
+    for (bool answers = false; !answers;) {
+        ck_assert_msg(waitpid(daemon.pid, NULL, WNOHANG) == 0, "vitd ended at start");
+        ck_assert_double_lt(test_clock() - start, START_SECONDS);
+        struct reply reply = daemon_get(&daemon, "/healthz");
+        answers = reply.curl == CURLE_OK;
+        reply_free(&reply);
+        sleep_ms(5);
+    }
+    unlink(config_path);
     return daemon;
 }
 

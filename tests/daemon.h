@@ -21,6 +21,8 @@ struct daemon {
 /* Starts `vitd serve --port 0` with more arguments (NULL-terminated) and a configuration (JSON text, NULL: none);
  * returns when it is ready. */
 struct daemon daemon_start(const char *config, const char *const *arguments);
+/* The same, but returns as soon as it answers, while it loads its models. */
+struct daemon daemon_start_loading(const char *config);
 /* Sends SIGTERM, waits, and asserts exit status 0. Returns the seconds it took. */
 double daemon_stop(struct daemon *daemon);
 /* Waits for the end without sending anything; the wait status. */

@@ -25,7 +25,7 @@ static void say(int fd, const char *text)
 /* What comes on a connection until it ends, or until `end` is there. */
 static const char *hear(int fd, const char *end)
 {
-    static char answer[65536];
+    static char answer[1 << 20];
     size_t got = 0;
     ssize_t n = 1;
     const struct timeval wait = {.tv_sec = 10};
@@ -169,6 +169,60 @@ START_TEST(test_half_a_request_line_survives_sigterm)
 }
 END_TEST
 
+/* A copy of golden/vit-hf that takes its time to be opened: config.json has a member of 32 MB. */
+static void make_slow_model(char folder[32])
+{
+    enum { PADDING = 32 << 20 };
+    char command[128], path[64];
+    size_t length;
+    strcpy(folder, "/tmp/vitd-model-XXXXXX");
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    snprintf(command, sizeof command, "cp tests/golden/vit-hf/*.safetensors tests/golden/vit-hf/pre*.json %s", folder);
+    ck_assert_int_eq(system(command), 0);
+    char *config = (char *)test_file("tests/golden/vit-hf/config.json", &length), *padding = malloc(PADDING);
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    FILE *file = fopen(path, "w");
+    ck_assert_ptr_nonnull(file);
+    memset(padding, 'x', PADDING);
+    fprintf(file, "{\"padding\": \"%.*s\", %s", PADDING, padding, strchr(config, '{') + 1);
+    fclose(file);
+    free(padding);
+    free(config);
+}
+
+/* SIGTERM while the models load: an upload is told of the end, not to try again when they are there, and counted. */
+START_TEST(test_drain_while_loading)
+{
+    enum { MODELS = 40 };
+    char folder[32], config[4096] = "{\"models\": [", command[64];
+    make_slow_model(folder);
+    for (int i = 0; i < MODELS; i++)
+        snprintf(config + strlen(config), 80, "%s{\"name\": \"m%d\", \"path\": \"%s\"}", i ? ", " : "", i, folder);
+    strcat(config, "]}");
+    struct daemon daemon = daemon_start_loading(config);
+    const int upload = daemon_connect(&daemon), scrape = daemon_connect(&daemon);
+    say(upload, "POST /classify HTTP/1.1\r\nHost: a\r\n");
+    say(scrape, "GET /metrics HTTP/1.1\r\nHost: a\r\n");
+    usleep(SECOND / 5);
+    ck_assert_int_eq(kill(daemon.pid, SIGTERM), 0);
+    usleep(SECOND / 5);
+    say(upload, "Content-Length: 1\r\n\r\nx");
+    const char *answer = hear(upload, NULL);
+    ck_assert_msg(strncmp(answer, "HTTP/1.1 503 ", 13) == 0, "%s", answer);
+    ck_assert_msg(strstr(answer, "\"code\":\"draining\"") != NULL, "%s", answer);
+    ck_assert_ptr_null(strstr(answer, "Retry-After"));
+    say(scrape, "\r\n");
+    ck_assert_ptr_nonnull(strstr(hear(scrape, NULL), "\nvitd_rejected_total{reason=\"draining\"} 1\n"));
+    close(upload);
+    close(scrape);
+    ck_assert_int_eq(daemon_wait(&daemon), 0);
+    close(daemon.log_fd);
+    unlink(daemon.log_path);
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    ck_assert_int_eq(system(command), 0);
+}
+END_TEST
+
 int main(void)
 {
     signal(SIGPIPE, SIG_IGN);
@@ -179,6 +233,7 @@ int main(void)
     tcase_add_test(tests, test_idle_time_is_not_the_next_requests);
     tcase_add_test(tests, test_slow_request_line_is_answered_and_logged);
     tcase_add_test(tests, test_half_a_request_line_survives_sigterm);
+    tcase_add_test(tests, test_drain_while_loading);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -28,6 +28,16 @@
 
 /* ---- the record ---- */
 
+static void count_unready(const struct request *request)
+{
+    if (!request->route || !request->route->takes_images)
+        return;
+    if (strcmp(request->problem.code, "loading") == 0)
+        metrics_rejected(request->service->metrics, REJECT_LOADING);
+    else if (strcmp(request->problem.code, "draining") == 0)
+        metrics_rejected(request->service->metrics, REJECT_DRAINING);
+}
+
 static void count_rejection(const struct request *request)
 {
     struct metrics *metrics = request->service->metrics;
@@ -38,10 +48,7 @@ static void count_rejection(const struct request *request)
     case 499: metrics_rejected(metrics, REJECT_CLIENT_GONE); break;
     case 504: metrics_rejected(metrics, REJECT_TIMEOUT); break;
     case 400: metrics_rejected(metrics, REJECT_MALFORMED); break;
-    case 503:
-        if (request->route && request->route->takes_images && strcmp(request->problem.code, "loading") == 0)
-            metrics_rejected(metrics, REJECT_LOADING);
-        break;
+    case 503: count_unready(request); break;
     default: break;
     }
 }

@@ -129,6 +129,16 @@ static void check_explanation(struct request *request)
                     "attention distances are not defined for this model (architecture %s)", info->architecture);
 }
 
+static void refuse_without_models(struct request *request)
+{
+    if (atomic_load(&request->service->draining)) { /* they will never be ready */
+        problem_set(&request->problem, 503, "draining", "the server is shutting down");
+        return;
+    }
+    problem_set(&request->problem, 503, "loading", "the models are still loading; GET /readyz says when they are");
+    request->retry_after = 1;
+}
+
 void routes_admit(struct request *request)
 {
     find_route(request);
@@ -137,8 +147,7 @@ void routes_admit(struct request *request)
         return;
     struct service *service = request->service;
     if (route->needs_models && !atomic_load(&service->ready)) {
-        problem_set(&request->problem, 503, "loading", "the models are still loading; GET /readyz says when they are");
-        request->retry_after = 1;
+        refuse_without_models(request);
         return;
     }
     if (route->takes_images && !request->length_known) {
