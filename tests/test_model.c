@@ -655,7 +655,7 @@ START_TEST(test_overflowing_image_fails_alone)
 {
     enum { COUNT = 3 };
     struct fixture f;
-    fixture_open(&f, folders[_i]);
+    fixture_open(&f, folders[_i].name);
     vit_error err = {""};
     vit_session *session = NULL;
     const size_t n = f.info->classes, floats = 3 * f.info->image_height * f.info->image_width;

@@ -68,11 +68,17 @@ static void gelu_quick(float *x, const float *bias, size_t rows, size_t n)
         }
 }
 
+/* NaN stays NaN, so that an overflow shows in the result. */
+static float at_least(float x, float floor)
+{
+    return x < floor ? floor : x;
+}
+
 static void relu(float *x, const float *bias, size_t rows, size_t n)
 {
     for (; rows > 0; rows--, x += n)
         for (size_t i = 0; i < n; i++)
-            x[i] = x[i] + bias[i] > 0 ? x[i] + bias[i] : 0;
+            x[i] = at_least(x[i] + bias[i], 0);
 }
 
 static void swiglu(float *x, const float *bias, size_t rows, size_t n)
@@ -186,19 +192,19 @@ static void affine(float *x, const float *scale, const float *shift, float floor
 {
     for (; rows > 0; rows--, x += n)
         for (size_t i = 0; i < n; i++)
-            x[i] = fmaxf(scale[i] * x[i] + shift[i], floor);
+            x[i] = at_least(scale[i] * x[i] + shift[i], floor);
 }
 
 static void add(float *y, const float *x, float floor, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        y[i] = fmaxf(y[i] + x[i], floor);
+        y[i] = at_least(y[i] + x[i], floor);
 }
 
 static void maximum(float *y, const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        y[i] = fmaxf(y[i], x[i]);
+        y[i] = x[i] > y[i] || isnan(x[i]) ? x[i] : y[i];
 }
 
 static void multiply_add(float *y, const float *x, const float *w, size_t n)

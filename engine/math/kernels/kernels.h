@@ -50,7 +50,7 @@ struct kernels {
     /* sums [n] += the sum over the rows of x [rows, n]; with means [n] (not NULL), of (x - means)^2. */
     void (*column_sums)(float *sums, const float *x, const float *means, size_t rows, size_t n);
 
-    /* x [rows, n] = max(scale [n] x + shift [n], floor) */
+    /* x [rows, n] = max(scale [n] x + shift [n], floor); here and below NaN wins over everything. */
     void (*affine)(float *x, const float *scale, const float *shift, float floor, size_t rows, size_t n);
 
     /* y [n] = max(y + x, floor) */

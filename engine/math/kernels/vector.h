@@ -146,9 +146,15 @@ static inline vec vec_gelu_quick(vec x)
     return x / (1.0f + vec_exp(-1.702f * x));
 }
 
+/* NaN stays NaN, so that an overflow shows in the result. */
+static inline vec at_least(vec x, float floor)
+{
+    return choose(x < splat(floor), splat(floor), x);
+}
+
 static inline vec vec_relu(vec x)
 {
-    return vec_max(x, splat(0));
+    return at_least(x, 0);
 }
 
 static inline vec vec_relu_slope(vec x)
@@ -397,9 +403,9 @@ static void affine(float *x, const float *scale, const float *shift, float floor
     const size_t whole = n - n % LANES;
     for (; rows > 0; rows--, x += n) {
         for (size_t i = 0; i < whole; i += LANES)
-            store(x + i, vec_max(load(scale + i) * load(x + i) + load(shift + i), splat(floor)));
+            store(x + i, at_least(load(scale + i) * load(x + i) + load(shift + i), floor));
         for (size_t i = whole; i < n; i++)
-            x[i] = fmaxf(scale[i] * x[i] + shift[i], floor);
+            x[i] = at_least(splat(scale[i] * x[i] + shift[i]), floor)[0];
     }
 }
 
@@ -407,18 +413,18 @@ static void add(float *y, const float *x, float floor, size_t n)
 {
     const size_t whole = n - n % LANES;
     for (size_t i = 0; i < whole; i += LANES)
-        store(y + i, vec_max(load(y + i) + load(x + i), splat(floor)));
+        store(y + i, at_least(load(y + i) + load(x + i), floor));
     for (size_t i = whole; i < n; i++)
-        y[i] = fmaxf(y[i] + x[i], floor);
+        y[i] = at_least(splat(y[i] + x[i]), floor)[0];
 }
 
 static void maximum(float *y, const float *x, size_t n)
 {
     const size_t whole = n - n % LANES;
     for (size_t i = 0; i < whole; i += LANES)
-        store(y + i, vec_max(load(y + i), load(x + i)));
+        store(y + i, choose((load(x + i) > load(y + i)) | (load(x + i) != load(x + i)), load(x + i), load(y + i)));
     for (size_t i = whole; i < n; i++)
-        y[i] = fmaxf(y[i], x[i]);
+        y[i] = x[i] > y[i] || x[i] != x[i] ? x[i] : y[i];
 }
 
 static void multiply_add(float *y, const float *x, const float *w, size_t n)
