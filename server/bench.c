@@ -244,7 +244,8 @@ int command_bench(const struct cli *cli)
 {
     struct bench bench = {.cli = cli};
     vit_error err = {""};
-    bool good = vit_model_open(&bench.model, cli->config.models[0].path, NULL, &err) == VIT_OK;
+    const vit_options options = {.image_size = (size_t)cli->config.models[0].image_size};
+    bool good = vit_model_open(&bench.model, cli->config.models[0].path, &options, &err) == VIT_OK;
     if (!good)
         fprintf(stderr, "vitd: %s\n", err.message);
     if (good && cli->image != NULL)

@@ -42,38 +42,44 @@ static vit_status run_mates(struct trial *trial, bool mixed, double *seconds)
     return status;
 }
 
-static void print_costs(double kinds[KINDS][ROUNDS], double mates[2][ROUNDS], unsigned explanations)
+static bool has_kind(const vit_model_info *info, int kind)
+{
+    return kind == 0 || (kind == VIT_ATTENTION_COUNT ? info->distances : (info->explanations & 1u << kind) != 0);
+}
+
+static const char *kind_name(int kind)
+{
+    return kind == 0 ? "none" : kind == VIT_ATTENTION_COUNT ? "attention distance" : vit_attention_name((vit_attention)kind);
+}
+
+static void print_costs(double kinds[KINDS][ROUNDS], double mates[2][ROUNDS], const vit_model_info *info)
 {
     const double plain = bench_median(kinds[0], ROUNDS);
     printf("\nexplanations, 1 thread, 1 image   ms per image   of the plain one\n");
     for (int kind = 0; kind < KINDS; kind++) {
         const double seconds = bench_median(kinds[kind], ROUNDS);
-        if (kind == 0 || kind == VIT_ATTENTION_COUNT || explanations & 1u << kind)
-            printf("%-32s %13.2f %17.2fx\n",
-                   kind == 0 ? "none" : kind == VIT_ATTENTION_COUNT ? "attention distance"
-                                                                    : vit_attention_name((vit_attention)kind),
-                   1e3 * seconds, seconds / plain);
+        if (has_kind(info, kind))
+            printf("%-32s %13.2f %17.2fx\n", kind_name(kind), 1e3 * seconds, seconds / plain);
     }
-    printf("%d plain images in a batch: %.2f ms; beside %d with legrad: %.2f ms\n", MATES,
-           1e3 * bench_median(mates[0], ROUNDS), MATES, 1e3 * bench_median(mates[1], ROUNDS));
+    if (has_kind(info, VIT_ATTENTION_LEGRAD))
+        printf("%d plain images in a batch: %.2f ms; beside %d with legrad: %.2f ms\n", MATES,
+               1e3 * bench_median(mates[0], ROUNDS), MATES, 1e3 * bench_median(mates[1], ROUNDS));
 }
 
-static vit_status measure(struct trial *trial, unsigned explanations)
+static vit_status measure(struct trial *trial, const vit_model_info *info)
 {
-    double kinds[KINDS][ROUNDS], mates[2][ROUNDS];
+    double kinds[KINDS][ROUNDS] = {{0}}, mates[2][ROUNDS] = {{0}};
     vit_status status = VIT_OK;
     for (int round = -1; round < ROUNDS && status == VIT_OK; round++) { /* round -1 warms up */
         const int place = round < 0 ? 0 : round;
         for (int kind = 0; kind < KINDS && status == VIT_OK; kind++)
-            if (kind == 0 || kind == VIT_ATTENTION_COUNT || explanations & 1u << kind)
+            if (has_kind(info, kind))
                 status = run_kind(trial, kind, &kinds[kind][place]);
-            else
-                kinds[kind][place] = 0;
-        for (int mixed = 0; mixed < 2 && status == VIT_OK; mixed++)
-            status = run_mates(trial, mixed && explanations & 1u << VIT_ATTENTION_LEGRAD, &mates[mixed][place]);
+        for (int mixed = 0; mixed < 2 && status == VIT_OK && has_kind(info, VIT_ATTENTION_LEGRAD); mixed++)
+            status = run_mates(trial, mixed, &mates[mixed][place]);
     }
     if (status == VIT_OK)
-        print_costs(kinds, mates, explanations);
+        print_costs(kinds, mates, info);
     return status;
 }
 
@@ -95,7 +101,7 @@ bool bench_explanations(const vit_model *model)
     for (size_t i = 0; status == VIT_OK && i < floats; i++)
         trial.pixels[i] = (float)(i * 7919 % 1000) / 500 - 1;
     if (status == VIT_OK)
-        status = measure(&trial, info->explanations);
+        status = measure(&trial, info);
     if (status != VIT_OK)
         fprintf(stderr, "vitd: %s\n", trial.err.message);
     vit_session_free(trial.session);

@@ -151,7 +151,8 @@ static bool prepare_map(struct classifier *c, vit_error *err)
 static bool prepare(struct classifier *c)
 {
     vit_error err = {""};
-    if (vit_model_open(&c->model, c->cli->config.models[0].path, NULL, &err) == VIT_OK &&
+    const vit_options options = {.image_size = (size_t)c->cli->config.models[0].image_size};
+    if (vit_model_open(&c->model, c->cli->config.models[0].path, &options, &err) == VIT_OK &&
         vit_session_create(&c->session, c->model, 1, &err) == VIT_OK) {
         c->info = vit_model_describe(c->model);
         c->pixels = malloc(3 * c->info->image_height * c->info->image_width * sizeof *c->pixels);

@@ -23,8 +23,8 @@
 /* ---- tables ---- */
 
 enum option_id {
-    OPTION_CONFIG, OPTION_MODEL, OPTION_ADDRESS, OPTION_PORT, OPTION_THREADS, OPTION_DTYPE, OPTION_TOP_K,
-    OPTION_IMAGE, OPTION_ATTENTION, OPTION_LAYER, OPTION_LAYERS, OPTION_HEAD, OPTION_TARGET, OPTION_COLORMAP,
+    OPTION_CONFIG, OPTION_MODEL, OPTION_ADDRESS, OPTION_PORT, OPTION_THREADS, OPTION_DTYPE, OPTION_IMAGE_SIZE,
+    OPTION_TOP_K, OPTION_IMAGE, OPTION_ATTENTION, OPTION_LAYER, OPTION_LAYERS, OPTION_HEAD, OPTION_TARGET, OPTION_COLORMAP,
     OPTION_ALPHA, OPTION_OVERLAY, OPTION_SIZE, OPTION_OUTPUT, OPTION_CHECK_CONFIG, OPTION_VERSION, OPTION_HELP, OPTIONS
 };
 
@@ -41,6 +41,7 @@ static const struct option_row option_table[OPTIONS] = {
     [OPTION_PORT] = {"port", required_argument, "listen.port", NULL},
     [OPTION_THREADS] = {"threads", required_argument, "threads", NULL},
     [OPTION_DTYPE] = {"dtype", required_argument, "dtype", NULL},
+    [OPTION_IMAGE_SIZE] = {"image-size", required_argument, "image_size", NULL},
     [OPTION_TOP_K] = {"top-k", required_argument, NULL, &parameters[PARAMETER_TOP_K]},
     [OPTION_IMAGE] = {"image", required_argument, NULL, NULL},
     [OPTION_ATTENTION] = {"attention", required_argument, NULL, &parameters[PARAMETER_ATTENTION]},
@@ -62,7 +63,7 @@ static const struct option_row option_table[OPTIONS] = {
 #define EXPLAIN_OPTIONS                                                                                     \
     (BIT(ATTENTION) | BIT(LAYER) | BIT(LAYERS) | BIT(HEAD) | BIT(TARGET) | BIT(COLORMAP) | BIT(ALPHA) |     \
      BIT(OVERLAY) | BIT(SIZE) | BIT(OUTPUT))
-#define COMMON_OPTIONS (BIT(CONFIG) | BIT(MODEL) | BIT(DTYPE) | BIT(HELP))
+#define COMMON_OPTIONS (BIT(CONFIG) | BIT(MODEL) | BIT(DTYPE) | BIT(IMAGE_SIZE) | BIT(HELP))
 
 struct command {
     const char *name;
@@ -90,6 +91,7 @@ static const char general_help[] =
     "  --model DIR         the model folder (default: the configured one, else the bundled one)\n"
 #define CONFIG_HELP "  --config FILE       read a configuration file; options override it\n"
 #define DTYPE_HELP "  --dtype fp32        arithmetic\n"
+#define IMAGE_SIZE_HELP "  --image-size N      side of the square input; 0 for the model's own (default 0)\n"
 #define HELP_HELP "  --help              show this\n"
 
 static const char serve_help[] =
@@ -101,7 +103,8 @@ static const char serve_help[] =
     "                      (default: the configured models, else the bundled one)\n"
     "  --address ADDRESS   numeric address to listen on (default 127.0.0.1)\n"
     "  --port N            port to listen on, 0 for any free one (default 8080)\n"
-    "  --threads N         worker threads, 0 for one per CPU this process may use (default 0)\n" DTYPE_HELP HELP_HELP;
+    "  --threads N         worker threads, 0 for one per CPU this process may use (default 0)\n" DTYPE_HELP IMAGE_SIZE_HELP
+    HELP_HELP;
 
 static const char classify_help[] =
     "usage: vitd classify [OPTION]... IMAGE...\n"
@@ -119,12 +122,13 @@ static const char classify_help[] =
     "  --alpha X           the map's opacity, 0 to 1 (default 0.5)\n"
     "  --overlay BOOLEAN   false: the map alone (default true)\n"
     "  --size SIZE         model: as the model sees the picture; original: as it is (default model)\n" CONFIG_HELP
-    DTYPE_HELP HELP_HELP;
+    DTYPE_HELP IMAGE_SIZE_HELP HELP_HELP;
 
 static const char inspect_help[] =
-    "usage: vitd inspect DIR\n"
+    "usage: vitd inspect [OPTION]... DIR\n"
     "\n"
-    "Prints what the model folder holds. Exits with 1, and the reason, if vitd cannot run it.\n";
+    "Prints what the model folder holds. Exits with 1, and the reason, if vitd cannot run it.\n"
+    "\n" IMAGE_SIZE_HELP HELP_HELP;
 
 static const char bench_help[] =
     "usage: vitd bench [OPTION]...\n"
@@ -133,13 +137,13 @@ static const char bench_help[] =
     "that the same matrix products take in OpenBLAS with nothing between them.\n"
     "\n" MODEL_HELP "  --image FILE        also measure decode + preprocess + forward on this image\n"
     "  --threads N         most threads to measure, 0 for one per usable CPU (default 0)\n" CONFIG_HELP
-    DTYPE_HELP HELP_HELP;
+    DTYPE_HELP IMAGE_SIZE_HELP HELP_HELP;
 
 static const struct command commands[] = {
     {"serve", command_serve, COMMON_OPTIONS | BIT(ADDRESS) | BIT(PORT) | BIT(THREADS), 0, 0, NULL, CONFIG_MAX_MODELS,
      serve_help},
     {"classify", command_classify, COMMON_OPTIONS | BIT(TOP_K) | EXPLAIN_OPTIONS, 1, SIZE_MAX, "IMAGE", 1, classify_help},
-    {"inspect", command_inspect, BIT(HELP), 1, 1, "DIR", 0, inspect_help},
+    {"inspect", command_inspect, BIT(IMAGE_SIZE) | BIT(HELP), 1, 1, "DIR", 0, inspect_help},
     {"bench", command_bench, COMMON_OPTIONS | BIT(THREADS) | BIT(IMAGE), 0, 0, NULL, 1, bench_help},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
@@ -262,7 +266,7 @@ static bool add_bundled_model(struct config *config, struct config_error *error)
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
         snprintf(folder, sizeof folder, "%s/%s/%s", own, places[i], BUNDLED_MODEL);
         if (is_model(folder))
-            return config_put_model(config, BUNDLED_MODEL, folder, NULL, error);
+            return config_put_model(config, &(struct config_model_text){.name = BUNDLED_MODEL, .path = folder}, error);
     }
     snprintf(error->message, sizeof error->message,
              "no model is configured, and the bundled one is neither in %.120s/%s nor in ../config/models; "
@@ -277,6 +281,12 @@ static int apply_options(struct config *config, const struct request *request)
         if (option_table[id].key != NULL && request->values[id] != NULL &&
             !config_set(config, option_table[id].key, request->values[id], &error))
             return usage_error("--%s: %s", option_table[id].name, error.message);
+    for (size_t i = 0; i < config->model_count; i++) { /* the file's: options override them too */
+        if (request->values[OPTION_DTYPE] != NULL)
+            config->models[i].dtype = config->dtype;
+        if (request->values[OPTION_IMAGE_SIZE] != NULL)
+            config->models[i].image_size = config->image_size;
+    }
     if (request->model_count > 0)
         config_clear_models(config);
     for (size_t i = 0; i < request->model_count; i++)

@@ -37,6 +37,7 @@ static const struct row table[] = {
     INT("listen.port", listen.port, 0, 65535, "8080"),
     INT("threads", threads, 0, 1024, "0"),
     ENUM("dtype", dtype, dtype_names, unbuilt_dtypes, "fp32"),
+    INT("image_size", image_size, 0, 16384, "0"),
     INT("batching.max_batch_size", batching.max_batch_size, 1, 256, "8"),
     INT("batching.max_queue_delay_us", batching.max_queue_delay_us, 0, 1000000, "5000"),
     INT("batching.max_queue_size", batching.max_queue_size, 1, 65536, "256"),
@@ -127,6 +128,11 @@ static int find_name(const char *const *names, const char *name)
     return -1;
 }
 
+static bool set_int(int *field, const struct row *row, const char *value, struct config_error *error)
+{
+    return parse_int(value, row->min, row->max, field) || refuse(row, value, error);
+}
+
 static bool set_enum(int *field, const struct row *row, const char *value, struct config_error *error)
 {
     const int index = find_name(row->names, value);
@@ -156,7 +162,7 @@ static bool set_row(struct config *config, const struct row *row, const char *va
 {
     switch (row->kind) {
     case KIND_INT:
-        return parse_int(value, row->min, row->max, int_at(config, row)) || refuse(row, value, error);
+        return set_int(int_at(config, row), row, value, error);
     case KIND_ENUM:
         return set_enum(int_at(config, row), row, value, error);
     case KIND_ADDRESS:
@@ -239,15 +245,17 @@ static void append_model(struct config *config, struct config_model model)
     config->models[config->model_count++] = model;
 }
 
-bool config_put_model(struct config *config, const char *name, const char *path, const char *dtype,
-                      struct config_error *error)
+bool config_put_model(struct config *config, const struct config_model_text *text, struct config_error *error)
 {
-    struct config_model model = {.dtype = config->dtype};
+    const char *name = text->name, *path = text->path;
+    struct config_model model = {.dtype = config->dtype, .image_size = config->image_size};
     if (config->model_count == CONFIG_MAX_MODELS)
         return fail(error, "found more than %d models, allowed is 0 to %d", CONFIG_MAX_MODELS, CONFIG_MAX_MODELS);
     if (*path == '\0')
         return fail(error, "found an empty path, allowed is a model folder");
-    if (dtype != NULL && !set_enum(&model.dtype, find_row("dtype"), dtype, error))
+    if (text->dtype != NULL && !set_enum(&model.dtype, find_row("dtype"), text->dtype, error))
+        return false;
+    if (text->image_size != NULL && !set_int(&model.image_size, find_row("image_size"), text->image_size, error))
         return false;
     model.name = name != NULL ? or_exit(strdup(name)) : folder_name(path);
     if (!check_name(config, model.name, error)) {
@@ -263,9 +271,9 @@ bool config_add_model(struct config *config, const char *spec, struct config_err
 {
     const char *equals = strchr(spec, '='), *slash = strchr(spec, '/');
     if (equals == NULL || (slash != NULL && slash < equals)) /* an '=' inside the path */
-        return config_put_model(config, NULL, spec, NULL, error);
+        return config_put_model(config, &(struct config_model_text){.path = spec}, error);
     char *name = or_exit(strndup(spec, (size_t)(equals - spec)));
-    bool added = config_put_model(config, name, equals + 1, NULL, error);
+    bool added = config_put_model(config, &(struct config_model_text){.name = name, .path = equals + 1}, error);
     free(name);
     return added;
 }

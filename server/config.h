@@ -18,6 +18,14 @@ struct config_model {
     char *name; /* [A-Za-z0-9._-]{1,64}, unique; by default the folder's last component */
     char *path; /* relative paths in a file are taken from the file's folder */
     int dtype;
+    int image_size; /* side of the square input; 0: the folder's own */
+};
+
+/* A model as it is written; what may be NULL falls back to the folder's last component and to the configuration. */
+struct config_model_text {
+    const char *name; /* or NULL */
+    const char *path;
+    const char *dtype, *image_size; /* or NULL */
 };
 
 struct config {
@@ -28,7 +36,7 @@ struct config {
     struct config_model *models;
     size_t model_count;
     int threads; /* 0: as many as the CPUs this process may use */
-    int dtype;   /* for models that do not say */
+    int dtype, image_size; /* for models that do not say */
     struct {
         int max_batch_size;
         int max_queue_delay_us;
@@ -70,9 +78,8 @@ bool config_set(struct config *config, const char *key, const char *value, struc
 
 /* Appends a model; spec is "DIR" or "NAME=DIR". */
 bool config_add_model(struct config *config, const char *spec, struct config_error *error);
-/* The same from its parts; name and dtype may be NULL: the folder's last component, config->dtype. */
-bool config_put_model(struct config *config, const char *name, const char *path, const char *dtype,
-                      struct config_error *error);
+/* The same from its parts. */
+bool config_put_model(struct config *config, const struct config_model_text *text, struct config_error *error);
 void config_clear_models(struct config *config);
 
 /* A scalar key as the table has it. */

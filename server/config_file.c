@@ -151,16 +151,17 @@ static bool load_scalar(const struct loader *loader, const struct config_key *ke
            fail(loader, key->name, "%s", error.message);
 }
 
-static bool string_member(const struct loader *loader, const char *prefix, const cJSON *value,
-                          const char **field)
+/* A key of a model; its value, as it is written, goes to *field. */
+static bool model_member(const struct loader *loader, const char *prefix, const cJSON *value, bool is_number,
+                         const char **field, char text[64])
 {
-    char key[KEY_BYTES], text[64];
+    char key[KEY_BYTES];
     snprintf(key, sizeof key, "%.90s.%.30s", prefix, value->string);
     if (*field != NULL)
         return fail(loader, key, "found a second time, allowed is once");
-    if (!cJSON_IsString(value))
-        return fail(loader, key, "found %s, allowed is a string", found(loader, value, text));
-    *field = value->valuestring;
+    if (is_number ? !cJSON_IsNumber(value) : !cJSON_IsString(value))
+        return fail(loader, key, "found %s, allowed is a %s", found(loader, value, text), is_number ? "number" : "string");
+    *field = is_number ? found(loader, value, text) : value->valuestring;
     return true;
 }
 
@@ -174,32 +175,44 @@ static char *model_path(const struct loader *loader, const char *path)
     return asprintf(&joined, "%.*s/%s", (int)(slash - loader->path), loader->path, path) < 0 ? NULL : joined;
 }
 
-static bool load_model(struct loader *loader, const char *prefix, const cJSON *object)
+static bool read_model(struct loader *loader, const char *prefix, const cJSON *object, struct config_model_text *model,
+                       char number[64])
 {
-    const char *name = NULL, *path = NULL, *dtype = NULL;
-    char text[64];
-    struct config_error error;
-    if (!cJSON_IsObject(object))
-        return fail(loader, prefix, "found %s, allowed is {\"name\", \"path\", \"dtype\"}",
-                    found(loader, object, text));
+    const struct {
+        const char *key;
+        const char **field;
+    } known[] = {{"name", &model->name}, {"path", &model->path}, {"dtype", &model->dtype}, {"image_size", &model->image_size}};
+    enum { KNOWN = sizeof known / sizeof known[0] };
     size_t *position = &loader->position[loader->depth++];
     *position = 0;
     for (const cJSON *member = object->child; member != NULL; member = member->next, (*position)++) {
-        const char **field = strcmp(member->string, "name") == 0    ? &name
-                             : strcmp(member->string, "path") == 0  ? &path
-                             : strcmp(member->string, "dtype") == 0 ? &dtype
-                                                                    : NULL;
-        if (field == NULL)
-            return fail(loader, prefix, "found the key \"%.60s\", allowed is name, path, dtype",
-                        member->string);
-        if (!string_member(loader, prefix, member, field))
+        char text[64];
+        size_t i = 0;
+        while (i < KNOWN && strcmp(member->string, known[i].key) != 0)
+            i++;
+        if (i == KNOWN)
+            return fail(loader, prefix, "found the key \"%.60s\", allowed is name, path, dtype, image_size", member->string);
+        const bool is_number = known[i].field == &model->image_size;
+        if (!model_member(loader, prefix, member, is_number, known[i].field, is_number ? number : text))
             return false;
     }
     loader->depth--;
-    if (path == NULL)
-        return fail(loader, prefix, "found no path, allowed is a model folder in \"path\"");
-    char *joined = model_path(loader, path);
-    bool added = joined != NULL && config_put_model(loader->config, name, joined, dtype, &error);
+    return model->path != NULL || fail(loader, prefix, "found no path, allowed is a model folder in \"path\"");
+}
+
+static bool load_model(struct loader *loader, const char *prefix, const cJSON *object)
+{
+    struct config_model_text model = {0};
+    struct config_error error;
+    char text[64];
+    if (!cJSON_IsObject(object))
+        return fail(loader, prefix, "found %s, allowed is {\"name\", \"path\", \"dtype\", \"image_size\"}",
+                    found(loader, object, text));
+    if (!read_model(loader, prefix, object, &model, text))
+        return false;
+    char *joined = model_path(loader, model.path);
+    model.path = joined;
+    bool added = joined != NULL && config_put_model(loader->config, &model, &error);
     if (!added)
         fail(loader, prefix, "%s", joined != NULL ? error.message : "out of memory");
     free(joined);
@@ -329,8 +342,10 @@ static void copy_config(struct config *copy, const struct config *config)
     for (size_t i = 0; config_describe(config, i, &key); i++)
         config_set(copy, key.name, key.value, &error);
     for (size_t i = 0; i < config->model_count; i++) {
-        config_put_model(copy, config->models[i].name, config->models[i].path, NULL, &error);
-        copy->models[i].dtype = config->models[i].dtype;
+        const struct config_model *model = &config->models[i];
+        config_put_model(copy, &(struct config_model_text){.name = model->name, .path = model->path}, &error);
+        copy->models[i].dtype = model->dtype;
+        copy->models[i].image_size = model->image_size;
     }
 }
 

@@ -5,6 +5,7 @@
 #include "server/cli.h"
 #include "server/commands.h"
 #include "server/log.h"
+#include "server/stages.h"
 #include "vit.h"
 
 static void print_preprocessing(const vit_preprocess *p)
@@ -39,7 +40,24 @@ static void print_explanations(const vit_model_info *info)
             printf("%s%s", before, vit_attention_name((vit_attention)method));
             before = ", ";
         }
-    puts(info->explanations == 0 ? "explanations    none" : "");
+    if (info->explanations == 0)
+        printf("explanations    none");
+    puts(info->distances ? ", attention distances" : "");
+}
+
+/* Layer by layer, where they differ. */
+static void print_stages(const vit_model_info *info)
+{
+    if (stage_length(info, 0) == info->layers)
+        return;
+    for (size_t first = 0, length; first < info->layers; first += length) {
+        const vit_layer_info *layer = &info->layer_info[first];
+        length = stage_length(info, first);
+        printf("%-15s %zu layer%s of width %zu", first == 0 ? "stages" : "", length, length == 1 ? "" : "s", layer->width);
+        if (layer->heads > 0)
+            printf(", %zu head%s", layer->heads, layer->heads == 1 ? "" : "s");
+        printf(", maps of %zux%zu\n", layer->grid_width, layer->grid_height);
+    }
 }
 
 static void print_model(const vit_model *model, double flops)
@@ -48,8 +66,11 @@ static void print_model(const vit_model *model, double flops)
     printf("architecture    %s (%s layout)\n", info->architecture, info->layout);
     printf("input           %zux%zu pixels, patches of %zu, %zu tokens\n", info->image_width, info->image_height,
            info->patch_size, info->tokens);
-    printf("size            %zu layers, width %zu, %zu heads, MLP %zu; %.1f million parameters\n", info->layers,
-           info->width, info->heads, info->mlp_width, (double)info->parameters / 1e6);
+    printf("size            %zu layers, width %zu", info->layers, info->width);
+    if (info->heads > 0)
+        printf(", %zu heads, MLP %zu", info->heads, info->mlp_width);
+    printf("; %.1f million parameters\n", (double)info->parameters / 1e6);
+    print_stages(info);
     printf("cost            %.2f GFLOP per image\n", flops / 1e9);
     printf("weights         stored as %s, computed in %s: %.1f MB\n", info->stored_dtype, info->dtype,
            4 * (double)info->parameters / 1e6);
@@ -68,7 +89,8 @@ int command_inspect(const struct cli *cli)
     vit_model *model = NULL;
     vit_session *session = NULL;
     double flops = 0, seconds = 0;
-    vit_status status = vit_model_open(&model, cli->operands[0], NULL, &err);
+    const vit_options options = {.image_size = (size_t)cli->config.image_size};
+    vit_status status = vit_model_open(&model, cli->operands[0], &options, &err);
     if (status == VIT_OK)
         status = vit_session_create(&session, model, 1, &err);
     if (status == VIT_OK)

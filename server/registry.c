@@ -14,7 +14,8 @@ static vit_status open_entry(struct registry_entry *entry, const struct config_m
         return VIT_ERR_NO_MEMORY;
     }
     vit_error why = {{0}};
-    vit_status status = vit_model_open(&entry->model, configured->path, NULL, &why);
+    const vit_options options = {.image_size = (size_t)configured->image_size};
+    vit_status status = vit_model_open(&entry->model, configured->path, &options, &why);
     if (status != VIT_OK)
         snprintf(err->message, sizeof err->message, "model %s: %.310s", configured->name, why.message);
     return status;

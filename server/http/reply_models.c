@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "server/http/reply.h"
+#include "server/stages.h"
 
 static const char *const resize_names[] = {
     [VIT_RESIZE_NONE] = "none",
@@ -41,6 +42,19 @@ static void put_explanations(struct strbuf *out, const vit_model_info *info)
     strbuf_add(out, "]", 1);
 }
 
+/* Layers of one kind in a row. */
+static void put_stages(struct strbuf *out, const vit_model_info *info)
+{
+    strbuf_text(out, ",\"stages\":[");
+    for (size_t first = 0, length; first < info->layers; first += length) {
+        const vit_layer_info *layer = &info->layer_info[first];
+        length = stage_length(info, first);
+        strbuf_printf(out, "%s{\"layers\":%zu,\"width\":%zu,\"heads\":%zu,\"grid\":[%zu,%zu]}", first > 0 ? "," : "", length,
+                      layer->width, layer->heads, layer->grid_height, layer->grid_width);
+    }
+    strbuf_text(out, "]");
+}
+
 static void put_model(struct strbuf *out, const struct registry_entry *model, bool with_labels)
 {
     const vit_model_info *info = vit_model_describe(model->model);
@@ -58,12 +72,14 @@ static void put_model(struct strbuf *out, const struct registry_entry *model, bo
     strbuf_put_size(out, "heads", info->heads);
     strbuf_put_size(out, "width", info->width);
     strbuf_put_size(out, "mlp_width", info->mlp_width);
+    put_stages(out, info);
     strbuf_put_text(out, "pooling", info->pooling);
     strbuf_put_text(out, "activation", info->activation);
     strbuf_put_size(out, "embedding_dim", info->embedding_width);
     strbuf_printf(out, ",\"parameters\":%llu", (unsigned long long)info->parameters);
     strbuf_put_size(out, "classes", info->classes);
     put_explanations(out, info);
+    strbuf_printf(out, ",\"attention_distances\":%s", info->distances ? "true" : "false");
     put_preprocess(out, info->preprocess);
     if (with_labels) {
         strbuf_text(out, ",\"labels\":[");
