@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_ARGUMENTS = 32, START_SECONDS = 60 };
+enum { MAX_ARGUMENTS = 160, START_SECONDS = 60 };
 
 double test_clock(void)
 {
@@ -92,8 +92,10 @@ static struct daemon launch(const char *config_path, int port, const char *const
         argv[count++] = "--config";
         argv[count++] = config_path;
     }
-    for (size_t i = 0; arguments != NULL && arguments[i] != NULL; i++)
+    for (size_t i = 0; arguments != NULL && arguments[i] != NULL; i++) {
+        ck_assert_uint_lt(count + 1, MAX_ARGUMENTS);
         argv[count++] = arguments[i];
+    }
     struct daemon daemon = {.port = port, .log_path = "/tmp/vitd-log-XXXXXX"};
     daemon.log_fd = mkstemp(daemon.log_path);
     daemon.pid = spawn(binary, argv, daemon.log_fd);

@@ -2,7 +2,7 @@
  * test_folder.c - damaged, hostile and unsupported model folders: each is refused with a sentence that names the
  * fault, and none crashes.
  *
- * Every case starts from a copy of golden/vit-hf or golden/vit-timm in a temporary folder and breaks one thing.
+ * Every case starts from a copy of a golden folder, mostly vit-hf or vit-timm, and breaks one thing.
  */
 #include <check.h>
 #include <cjson/cJSON.h>
@@ -13,7 +13,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "engine/layers/layers.h"
 #include "vit.h"
+
+enum { MOST_BYTES = 1 << 21 };
 
 static char folder[256];
 
@@ -33,8 +36,8 @@ static char *read_file(const char *from, const char *name, size_t *length)
     snprintf(path, sizeof path, "%s/%s", from, name);
     FILE *file = fopen(path, "rb");
     ck_assert_msg(file != NULL, "%s", path);
-    char *bytes = malloc((1 << 20) + 1);
-    *length = fread(bytes, 1, 1 << 20, file);
+    char *bytes = malloc(MOST_BYTES + 1);
+    *length = fread(bytes, 1, MOST_BYTES, file);
     bytes[*length] = '\0';
     fclose(file);
     return bytes;
@@ -55,7 +58,7 @@ static void copy_golden(const char *name)
     snprintf(folder, sizeof folder, "/tmp/vitd-folder-XXXXXX");
     ck_assert_ptr_nonnull(mkdtemp(folder));
     snprintf(from, sizeof from, "%s/golden/%s", tests != NULL ? tests : "tests", name);
-    for (size_t i = 0; i < (strstr(name, "timm") != NULL ? 2 : 3); i++) {
+    for (size_t i = 0; i < (strstr(name, "-hf") != NULL ? 3 : 2); i++) {
         size_t length;
         char *bytes = read_file(from, files[i], &length);
         write_file(files[i], bytes, length);
@@ -366,34 +369,222 @@ START_TEST(test_labels_have_fallbacks)
 }
 END_TEST
 
-/* Random damage to the header and to the JSON files: an error or a model, never a crash. */
+/* ---- position embeddings ---- */
+
+enum { POSITIONS = 17, WIDTH = 48 }; /* of golden/vit-timm */
+
+/* The copy's pos_embed: with rows, other values; without, it is taken out of the file. */
+static void change_positions(const float *rows)
+{
+    size_t length;
+    char *file = read_file(folder, "model.safetensors", &length);
+    uint64_t size;
+    memcpy(&size, file, 8);
+    cJSON *header = cJSON_ParseWithLength(file + 8, size), *item;
+    const cJSON *place = cJSON_GetObjectItem(cJSON_GetObjectItem(header, "pos_embed"), "data_offsets");
+    const size_t begin = (size_t)place->child->valuedouble, bytes = POSITIONS * WIDTH * sizeof *rows;
+    ck_assert_uint_eq((size_t)place->child->next->valuedouble - begin, bytes);
+    char *data = file + 8 + size;
+    if (rows != NULL) {
+        memcpy(data + begin, rows, bytes);
+        write_file("model.safetensors", file, length);
+    } else {
+        cJSON_DeleteItemFromObject(header, "pos_embed");
+        cJSON_ArrayForEach(item, header) {
+            cJSON *offset;
+            cJSON_ArrayForEach(offset, cJSON_GetObjectItem(item, "data_offsets"))
+                if (offset->valuedouble > (double)begin)
+                    cJSON_SetNumberValue(offset, offset->valuedouble - (double)bytes);
+        }
+        char *text = cJSON_PrintUnformatted(header);
+        const uint64_t new_size = strlen(text);
+        const size_t left = length - 8 - size - bytes;
+        char *changed = malloc(8 + new_size + left);
+        memcpy(changed, &new_size, 8);
+        memcpy(changed + 8, text, new_size);
+        memcpy(changed + 8 + new_size, data, begin);
+        memcpy(changed + 8 + new_size + begin, data + begin + bytes, left - begin);
+        write_file("model.safetensors", changed, 8 + new_size + left);
+        free(changed);
+        free(text);
+    }
+    cJSON_Delete(header);
+    free(file);
+}
+
+static void set_encoding(const char *name)
+{
+    cJSON *arguments = cJSON_Parse("{\"img_size\": 64, \"num_heads\": 3}");
+    if (name != NULL)
+        cJSON_AddStringToObject(arguments, "pos_embed", name);
+    edit_json("config.json", "model_args", arguments);
+}
+
+/* The logits of the copy for some picture. */
+static void run_copy(float logits[9])
+{
+    vit_model *model;
+    vit_session *session;
+    vit_error err = {""};
+    float *pixels = malloc(3 * 64 * 64 * sizeof *pixels);
+    for (size_t i = 0; i < 3 * 64 * 64; i++)
+        pixels[i] = (float)(i * 7919 % 1000) / 500 - 1;
+    ck_assert_msg(vit_model_open(&model, folder, NULL, &err) == VIT_OK, "%s", err.message);
+    ck_assert_int_eq(vit_session_create(&session, model, 1, &err), VIT_OK);
+    const vit_item item = {.pixels = pixels, .logits = logits};
+    ck_assert_int_eq(vit_session_run(session, &item, 1, &err), VIT_OK);
+    vit_session_free(session);
+    vit_model_free(model);
+    free(pixels);
+    remove_folder();
+}
+
+/* A fixed encoding that the config names does what a file with its numbers does; class tokens have a place in the
+ * one-dimensional sequence, and none in the grid. */
+START_TEST(test_encodings_by_name)
+{
+    static const char *const names[] = {"sinusoidal", "sincos2d", "sincos2d_mae", "none"};
+    for (int i = 0; i < 4; i++) {
+        float rows[POSITIONS * WIDTH] = {0}, by_file[9], by_name[9];
+        if (i == 0)
+            positions_sinusoidal(rows, POSITIONS, WIDTH);
+        else if (i < 3)
+            positions_sincos2d(rows + WIDTH, 4, 4, WIDTH, i == 1);
+        copy_golden("vit-timm");
+        change_positions(rows);
+        set_encoding(NULL);
+        run_copy(by_file);
+        copy_golden("vit-timm");
+        change_positions(NULL);
+        set_encoding(names[i]);
+        run_copy(by_name);
+        ck_assert_mem_eq(by_name, by_file, sizeof by_name);
+    }
+}
+END_TEST
+
+START_TEST(test_encodings_are_checked)
+{
+    copy_golden("vit-timm");
+    change_positions(NULL);
+    assert_refused(VIT_ERR_FORMAT, "tensor 'pos_embed' [1, 17, 48] is missing");
+    copy_golden("vit-timm");
+    set_encoding("rope");
+    assert_refused(VIT_ERR_UNSUPPORTED, "\"pos_embed\" is \"rope\"; learn, none, sinusoidal");
+    copy_golden("vit-timm");
+    set_encoding("none");
+    assert_refused(VIT_ERR_UNSUPPORTED, "tensor 'pos_embed' is no part of architecture 'vit'");
+    copy_golden("vit-timm");
+    set_encoding("sincos2d"); /* the file's own numbers count */
+    assert_opens();
+}
+END_TEST
+
+/* ---- sizes ---- */
+
+START_TEST(test_image_size_is_checked)
+{
+    static const struct {
+        const char *golden;
+        size_t image_size;
+        vit_status status;
+        const char *words; /* NULL: opens */
+    } cases[] = {{"vit-hf", 80, VIT_OK, NULL},
+                 {"vit-hf", 4, VIT_ERR_FORMAT, "an image of 4x4 holds no patch of 8"},
+                 {"vit-hf", 16384, VIT_ERR_UNSUPPORTED, "patches per image are more than"},
+                 {"vit-hf", 20000, VIT_ERR_ARGUMENT, "an image size of 20000: at most 16384 is possible"},
+                 {"dinov2-hf", 84, VIT_OK, NULL},
+                 {"deepvit-cnn", 96, VIT_OK, NULL},
+                 {"t2t-vit-performer", 96, VIT_OK, NULL},
+                 {"hybrid-resnet-timm", 96, VIT_OK, NULL},
+                 {"swin-timm", 96, VIT_OK, NULL},
+                 {"swin-hf", 96, VIT_OK, NULL},
+                 {"swin-hf", 16, VIT_ERR_UNSUPPORTED, "smaller than the model's windows of 4"},
+                 {"resnetv2-timm", 96, VIT_OK, NULL},
+                 {"mvitv2-timm", 96, VIT_ERR_UNSUPPORTED, "MViTv2 runs in its own image size only"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const vit_options options = {.image_size = cases[i].image_size};
+        vit_model *model = NULL;
+        vit_error err = {""};
+        copy_golden(cases[i].golden);
+        ck_assert_msg(vit_model_open(&model, folder, &options, &err) == cases[i].status, "%s", err.message);
+        if (cases[i].words != NULL) {
+            ck_assert_msg(strstr(err.message, cases[i].words) != NULL, "%s", err.message);
+        } else {
+            ck_assert_uint_eq(vit_model_describe(model)->preprocess->height, cases[i].image_size);
+            ck_assert_uint_eq(vit_model_describe(model)->image_width, cases[i].image_size);
+        }
+        vit_model_free(model);
+        remove_folder();
+    }
+}
+END_TEST
+
+/* ---- damage ---- */
+
+/* Runs an image of noise, if the model is small. */
+static void run_noise(const vit_model *model)
+{
+    const vit_model_info *info = vit_model_describe(model);
+    const size_t floats = 3 * info->image_height * info->image_width;
+    vit_session *session = NULL;
+    vit_error err;
+    if (floats > 3 * 256 * 256 || info->tokens > 1000 || vit_session_create(&session, model, 1, &err) != VIT_OK)
+        return;
+    float *pixels = calloc(floats, sizeof *pixels), *logits = calloc(info->classes, sizeof *logits);
+    const vit_item item = {.pixels = pixels, .logits = logits};
+    vit_session_run(session, &item, 1, &err);
+    vit_session_free(session);
+    free(pixels);
+    free(logits);
+}
+
+/* Random damage to the header and to the JSON files: an error or a model that runs, never a crash. */
+static void damage(const char *name, unsigned *seed, int rounds)
+{
+    size_t length;
+    char *original = read_file(folder, name, &length);
+    char *damaged = malloc(length);
+    uint64_t header = 0;
+    if (strcmp(name, "model.safetensors") == 0)
+        memcpy(&header, original, 8);
+    const size_t reach = header > 0 ? header + 100 : length; /* the safetensors header, and a little beyond */
+    for (int round = 0; round < rounds; round++) {
+        memcpy(damaged, original, length);
+        for (int flips = 0; flips < 1 + round % 4; flips++) {
+            *seed = *seed * 1664525u + 1013904223u;
+            const size_t at = (*seed >> 8) % reach;
+            const bool digit = damaged[at] >= '0' && damaged[at] <= '9' && round % 2 == 0;
+            damaged[at] = digit ? (char)('0' + (*seed >> 24) % 10) : (char)(*seed >> 24);
+        }
+        write_file(name, damaged, length - (round % 5 == 1 ? (*seed >> 4) % length : 0));
+        vit_model *model = NULL;
+        vit_error err = {""};
+        if (vit_model_open(&model, folder, NULL, &err) == VIT_OK)
+            run_noise(model);
+        else
+            ck_assert_msg(err.message[0] != '\0' && model == NULL, "round %d", round);
+        vit_model_free(model);
+    }
+    write_file(name, original, length);
+    free(damaged);
+    free(original);
+}
+
+static const char *const damaged_folders[] = {"vit-hf", "dinov2-swiglu-hf", "swin-hf", "swin-timm", "mvitv2-odd-timm",
+                                              "t2t-80", "t2t-vit-transformer", "deepvit-cnn", "hybrid-r50-odd-timm",
+                                              "hybrid-stem-timm", "resnetv2-odd-timm"};
+enum { DAMAGED = sizeof damaged_folders / sizeof damaged_folders[0] };
+
 START_TEST(test_random_damage)
 {
-    const char *files[] = {"config.json", "model.safetensors", "preprocessor_config.json"};
-    unsigned seed = 1;
-    copy_golden("vit-hf");
-    for (int i = 0; i < 3; i++) {
-        size_t length;
-        char *original = read_file(folder, files[i], &length);
-        char *damaged = malloc(length);
-        const size_t reach = i == 1 ? 6000 : length; /* the safetensors header, and a little beyond */
-        for (int round = 0; round < 300; round++) {
-            memcpy(damaged, original, length);
-            for (int flips = 0; flips < 1 + round % 4; flips++) {
-                seed = seed * 1664525u + 1013904223u;
-                damaged[(seed >> 8) % reach] = (char)(seed >> 24);
-            }
-            write_file(files[i], damaged, length - (round % 5 == 0 ? (seed >> 4) % length : 0));
-            vit_model *model = NULL;
-            vit_error err = {""};
-            if (vit_model_open(&model, folder, NULL, &err) != VIT_OK)
-                ck_assert_msg(err.message[0] != '\0' && model == NULL, "round %d", round);
-            vit_model_free(model);
-        }
-        write_file(files[i], original, length);
-        free(damaged);
-        free(original);
-    }
+    unsigned seed = 1 + (unsigned)_i;
+    const int rounds = getenv("VITD_SANITIZED") != NULL ? 40 : 200;
+    copy_golden(damaged_folders[_i]);
+    damage("config.json", &seed, rounds);
+    damage("model.safetensors", &seed, rounds);
+    if (strstr(damaged_folders[_i], "-hf") != NULL)
+        damage("preprocessor_config.json", &seed, rounds);
     assert_opens();
 }
 END_TEST
@@ -413,7 +604,10 @@ int main(void)
     tcase_add_test(tests, test_shards);
     tcase_add_test(tests, test_values_must_be_finite);
     tcase_add_test(tests, test_labels_have_fallbacks);
-    tcase_add_test(tests, test_random_damage);
+    tcase_add_test(tests, test_encodings_by_name);
+    tcase_add_test(tests, test_encodings_are_checked);
+    tcase_add_test(tests, test_image_size_is_checked);
+    tcase_add_loop_test(tests, test_random_damage, 0, DAMAGED);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

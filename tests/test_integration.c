@@ -6,6 +6,7 @@
 #include <arpa/inet.h>
 #include <check.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <math.h>
 #include <poll.h>
 #include <pthread.h>
@@ -96,50 +97,124 @@ START_TEST(test_bundled_model_names_the_samples)
 }
 END_TEST
 
-/* The logits of every golden folder, over HTTP, and its attention map. */
-START_TEST(test_golden_folders_over_http)
+enum { MOST_FOLDERS = 64 };
+
+/* Starts a daemon with every golden model folder; their names go to *folders, to be freed with globfree(). */
+static struct daemon serve_golden(glob_t *folders)
 {
-    static const char *const folders[] = {"vit-hf",       "vit-hf-f16", "vit-hf-bf16",       "vit-timm",
-                                          "vit-timm-gap", "deit-hf",    "deit-distilled-hf", "deit-distilled-timm"};
-    const char *arguments[18] = {NULL};
-    char models[8][64], path[640], input[96];
-    for (int i = 0; i < 8; i++) {
-        snprintf(models[i], sizeof models[i], "tests/golden/%.40s", folders[i]);
+    const char *arguments[2 * MOST_FOLDERS + 1] = {NULL};
+    ck_assert_int_eq(glob("tests/golden/*/config.json", 0, NULL, folders), 0);
+    ck_assert_uint_ge(folders->gl_pathc, 34);
+    ck_assert_uint_le(folders->gl_pathc, MOST_FOLDERS);
+    for (size_t i = 0; i < folders->gl_pathc; i++) {
+        *strrchr(folders->gl_pathv[i], '/') = '\0';
         arguments[2 * i] = "--model";
-        arguments[2 * i + 1] = models[i];
+        arguments[2 * i + 1] = folders->gl_pathv[i];
     }
-    struct daemon daemon = daemon_start(NULL, arguments);
-    for (int i = 0; i < 8; i++) {
-        size_t count;
-        snprintf(path, sizeof path, "%s/expected.safetensors", models[i]);
-        struct golden *golden = golden_open(path);
-        const float *logits = golden_get(golden, "logits", "F32", &count);
-        snprintf(path, sizeof path, "/classify?model=%s&top_k=0&function_to_apply=none&attention=raw", folders[i]);
-        snprintf(input, sizeof input, "%.60s/input.png", models[i]);
-        struct reply reply = post_picture(&daemon, path, input);
-        ck_assert_msg(reply.status == 200, "%.500s", reply.body);
+    return daemon_start(NULL, arguments);
+}
+
+/* All logits in a reply to function_to_apply=none and top_k=0, within 1e-4 of the largest. */
+static void check_logits(const cJSON *json, const char *name, const float *logits, size_t count)
+{
+    const cJSON *predictions = cJSON_GetObjectItem(json, "predictions"), *item;
+    double largest = 0, error = 0, previous = INFINITY;
+    ck_assert_uint_eq((size_t)cJSON_GetArraySize(predictions), count);
+    cJSON_ArrayForEach(item, predictions) {
+        double score = number(item, "score"), want = (double)logits[(size_t)number(item, "index")];
+        ck_assert_double_le(score, previous);
+        previous = score;
+        largest = fmax(largest, fabs(want));
+        error = fmax(error, fabs(score - want));
+    }
+    ck_assert_msg(error <= 1e-4 * largest, "%s: %g of %g", name, error, largest);
+}
+
+/* The raw map is there and fits its grid, or, for a ResNet, is refused. */
+static void check_raw_map(const struct daemon *daemon, const char *folder)
+{
+    char path[200], input[200];
+    const char *name = strrchr(folder, '/') + 1;
+    snprintf(path, sizeof path, "/classify?model=%s&attention=raw", name);
+    snprintf(input, sizeof input, "%s/input.png", folder);
+    struct reply reply = post_picture(daemon, path, input);
+    if (strncmp(name, "resnet", 6) == 0) {
+        reply_assert_error(&reply, 422, "unsupported_explanation");
+    } else {
         cJSON *json = reply_json(&reply);
-        const cJSON *predictions = cJSON_GetObjectItem(json, "predictions"), *item;
-        ck_assert_uint_eq((size_t)cJSON_GetArraySize(predictions), count);
-        double largest = 0, error = 0, previous = INFINITY;
-        cJSON_ArrayForEach(item, predictions) {
-            double score = number(item, "score"), want = (double)logits[(size_t)number(item, "index")];
-            ck_assert_double_le(score, previous);
-            previous = score;
-            largest = fmax(largest, fabs(want));
-            error = fmax(error, fabs(score - want));
-        }
-        ck_assert_msg(error <= 1e-4 * largest, "%s: %g of %g", folders[i], error, largest);
         const cJSON *attention = cJSON_GetObjectItem(json, "attention");
         const cJSON *grid = cJSON_GetObjectItem(attention, "grid"), *values = cJSON_GetObjectItem(attention, "values");
+        ck_assert_msg(attention != NULL, "%s: %.300s", name, reply.body);
         ck_assert_str_eq(string(attention, "method"), "raw");
         ck_assert_int_eq(cJSON_GetArraySize(values), cJSON_GetArrayItem(grid, 0)->valueint);
         ck_assert_int_eq(cJSON_GetArraySize(values->child), cJSON_GetArrayItem(grid, 1)->valueint);
+        cJSON_Delete(json);
+    }
+    reply_free(&reply);
+}
+
+/* The logits of every golden folder, over HTTP, and its attention map. */
+START_TEST(test_golden_folders_over_http)
+{
+    glob_t folders;
+    struct daemon daemon = serve_golden(&folders);
+    for (size_t i = 0; i < folders.gl_pathc; i++) {
+        const char *folder = folders.gl_pathv[i];
+        char path[640], input[200];
+        size_t count;
+        snprintf(path, sizeof path, "%s/expected.safetensors", folder);
+        struct golden *golden = golden_open(path);
+        const float *logits = golden_get(golden, "logits", "F32", &count);
+        snprintf(path, sizeof path, "/classify?model=%s&top_k=0&function_to_apply=none", strrchr(folder, '/') + 1);
+        snprintf(input, sizeof input, "%s/input.png", folder);
+        struct reply reply = post_picture(&daemon, path, input);
+        ck_assert_msg(reply.status == 200, "%.500s", reply.body);
+        cJSON *json = reply_json(&reply);
+        check_logits(json, folder, logits, count);
+        check_raw_map(&daemon, folder);
         cJSON_Delete(json);
         reply_free(&reply);
         golden_free(golden);
     }
     daemon_stop(&daemon);
+    globfree(&folders);
+}
+END_TEST
+
+/* A model in its own size beside the same in a larger one, set by the file; and by the command line for all. */
+START_TEST(test_image_size)
+{
+    size_t count;
+    struct golden *own = golden_open("tests/golden/vit-hf/expected.safetensors");
+    struct golden *larger = golden_open("tests/golden/vit-hf/larger.safetensors");
+    char text[9000], here[4000];
+    ck_assert_ptr_nonnull(getcwd(here, sizeof here));
+    snprintf(text, sizeof text,
+             "{\"models\": [{\"name\": \"own\", \"path\": \"%s/tests/golden/vit-hf\"},\n"
+             "{\"name\": \"larger\", \"path\": \"%s/tests/golden/vit-hf\", \"image_size\": 72}]}", here, here);
+    for (int overridden = 0; overridden < 2; overridden++) {
+        struct daemon daemon =
+            daemon_start(text, overridden ? (const char *const[]){"--image-size", "72", NULL} : (const char *const[]){NULL});
+        struct reply reply = post_picture(&daemon, "/classify?model=larger&top_k=0&function_to_apply=none",
+                                          "tests/golden/vit-hf/larger.png");
+        cJSON *json = reply_json(&reply);
+        check_logits(json, "larger", golden_get(larger, "logits", "F32", &count), 10);
+        cJSON_Delete(json);
+        reply_free(&reply);
+        reply = post_picture(&daemon, "/classify?model=own&top_k=0&function_to_apply=none",
+                             overridden ? "tests/golden/vit-hf/larger.png" : "tests/golden/vit-hf/input.png");
+        json = reply_json(&reply);
+        check_logits(json, "own", golden_get(overridden ? larger : own, "logits", "F32", &count), 10);
+        cJSON_Delete(json);
+        reply_free(&reply);
+        reply = daemon_get(&daemon, "/models/own");
+        ck_assert_ptr_nonnull(strstr(reply.body, overridden ? "\"grid\":[9,9],\"tokens\":82" : "\"grid\":[6,6],\"tokens\":37"));
+        ck_assert_ptr_nonnull(strstr(reply.body, overridden ? "\"image_size\":[72,72]" : "\"image_size\":[48,48]"));
+        reply_free(&reply);
+        daemon_stop(&daemon);
+    }
+    golden_free(own);
+    golden_free(larger);
 }
 END_TEST
 
@@ -936,7 +1011,7 @@ static void add(Suite *suite, const char *name, const TTest *const *tests, size_
 
 int main(void)
 {
-    const TTest *const answers[] = {test_bundled_model_names_the_samples, test_golden_folders_over_http,
+    const TTest *const answers[] = {test_bundled_model_names_the_samples, test_golden_folders_over_http, test_image_size,
                                            test_attention_shapes_and_values, test_embed_equals_reference,
                                            test_multipart_answers_in_order, test_models_and_probes, test_metrics_count,
                                            test_photographs_equal_transformers};

@@ -172,6 +172,72 @@ START_TEST(test_gelu_is_accurate)
 }
 END_TEST
 
+/* Sums of columns, also of squared differences, over the sums that are there. */
+static void check_column_sums(const struct kernels *kernels, size_t n)
+{
+    float x[ROWS * MAX_N] = {0}, means[MAX_N] = {0}, got[MAX_N] = {0}, wanted[MAX_N];
+    fill(x, ROWS * n, 3, 1);
+    fill(means, n, 1, 2);
+    for (int squared = 0; squared < 2; squared++) {
+        fill(got, n, 1, 3);
+        memcpy(wanted, got, sizeof wanted);
+        kernels->column_sums(got, x, squared ? means : NULL, ROWS, n);
+        kernels_generic.column_sums(wanted, x, squared ? means : NULL, ROWS, n);
+        assert_close(kernels->name, n, got, wanted, n, 1e-5);
+    }
+}
+
+static void check_elementwise(const struct kernels *kernels, size_t n)
+{
+    float x[ROWS * MAX_N] = {0}, scale[MAX_N] = {0}, shift[MAX_N] = {0}, got[ROWS * MAX_N], wanted[ROWS * MAX_N];
+    fill(x, ROWS * n, 3, 1);
+    fill(scale, n, 2, 2);
+    fill(shift, n, 1, 3);
+    x[n / 2] = NAN;
+    for (int rectified = 0; rectified < 2; rectified++) {
+        const float floor = rectified ? 0 : -INFINITY;
+        memcpy(got, x, sizeof got);
+        memcpy(wanted, x, sizeof wanted);
+        kernels->affine(got, scale, shift, floor, ROWS, n);
+        kernels_generic.affine(wanted, scale, shift, floor, ROWS, n);
+        ck_assert(isnan(got[n / 2]) && isnan(wanted[n / 2]));
+        kernels->add(got, x, floor, ROWS * n);
+        kernels_generic.add(wanted, x, floor, ROWS * n);
+        ck_assert(isnan(got[n / 2]) && isnan(wanted[n / 2]));
+        kernels->maximum(got, shift, n);
+        kernels_generic.maximum(wanted, shift, n);
+        kernels->multiply_add(got, scale, shift, n);
+        kernels_generic.multiply_add(wanted, scale, shift, n);
+        ck_assert(isnan(got[n / 2]) && isnan(wanted[n / 2]));
+        got[n / 2] = wanted[n / 2] = 0;
+        assert_close(kernels->name, n, got, wanted, ROWS * n, 4e-6);
+    }
+    kernels->maximum(got, x, n);
+    ck_assert(isnan(got[n / 2]));
+}
+
+static void check_random_features(const struct kernels *kernels, size_t n)
+{
+    float x[ROWS * 3 * 40], got[ROWS * MAX_N] = {0}, wanted[ROWS * MAX_N];
+    for (size_t width = 1; width <= 40; width += 13) {
+        fill(x, ROWS * 3 * width, 0.5f, (unsigned)width);
+        fill(got, ROWS * n, 4, 2);
+        memcpy(wanted, got, sizeof wanted);
+        kernels->random_features(got, x, 3 * width, width, 0.25f, ROWS, n);
+        kernels_generic.random_features(wanted, x, 3 * width, width, 0.25f, ROWS, n);
+        assert_close(kernels->name, n, got, wanted, ROWS * n, 3e-5);
+    }
+}
+
+START_TEST(test_column_sums_equal_reference) { for_each(check_column_sums); }
+END_TEST
+
+START_TEST(test_elementwise_operations_equal_reference) { for_each(check_elementwise); }
+END_TEST
+
+START_TEST(test_random_features_equal_reference) { for_each(check_random_features); }
+END_TEST
+
 /* The slopes against central differences in double of the activations' definitions. */
 START_TEST(test_gelu_slope_is_accurate)
 {
@@ -215,6 +281,9 @@ int main(void)
     tcase_add_test(tests, test_layernorm_equals_reference);
     tcase_add_test(tests, test_add_bias_equals_reference);
     tcase_add_test(tests, test_activations_equal_reference);
+    tcase_add_test(tests, test_column_sums_equal_reference);
+    tcase_add_test(tests, test_elementwise_operations_equal_reference);
+    tcase_add_test(tests, test_random_features_equal_reference);
     tcase_add_test(tests, test_activation_gradients_equal_reference);
     tcase_add_test(tests, test_layernorm_gradient_equals_reference);
     tcase_add_test(tests, test_add_positive_equals_reference);
