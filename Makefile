@@ -43,7 +43,7 @@ FUZZ_BIN   := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/tests/%)
 TEST_HELP  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(TEST_SRC),$(wildcard tests/*.c)))
 SERVER_LIB := $(filter-out $(BUILD)/server/main.o,$(SERVER_OBJ))
 
-.PHONY: all run test test-web bench asan tsan fuzz lint deps install uninstall clean help
+.PHONY: all run test test-web bench bench-models asan tsan fuzz lint deps install uninstall clean help
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -149,6 +149,9 @@ $(BUILD)/tests/http_load: tests/bench/http_load.c
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
 	$(Q)$(CC) $(BASE_FLAGS) $(CFLAGS) $(EXTRA) $(LDFLAGS) $^ -o $@
+
+bench-models: $(BUILD)/vitd  ## speed of each architecture at its published size, random weights (needs python3)
+	@tests/bench/architectures.sh $(BUILD)
 
 lint:  ## include directions, shellcheck and cppcheck (the last two where installed)
 	@tests/lint.sh

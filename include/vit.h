@@ -54,6 +54,7 @@ typedef struct vit_model_info {
     size_t embedding_width; /* floats in vit_item.features */
     uint64_t parameters;    /* numbers in the tensors the model uses */
     unsigned explanations; /* bits 1 << vit_attention: the maps it can give */
+    bool filters, positions; /* whether vit_model_filters() and vit_model_positions() are defined for it */
     bool distances;        /* whether it can give attention distances: every patch can attend to every patch */
     const vit_preprocess *preprocess;
 } vit_model_info;

@@ -4,7 +4,7 @@
 
 #include "server/bench.h"
 
-enum { KINDS = 5, MATES = 4, ROUNDS = 25 };
+enum { KINDS = 5, MATES = 4, ROUNDS = 25, LEAST_ROUNDS = 3, SECONDS = 6 };
 
 struct trial {
     vit_session *session;
@@ -52,26 +52,31 @@ static const char *kind_name(int kind)
     return kind == 0 ? "none" : kind == VIT_ATTENTION_COUNT ? "attention distance" : vit_attention_name((vit_attention)kind);
 }
 
-static void print_costs(double kinds[KINDS][ROUNDS], double mates[2][ROUNDS], const vit_model_info *info)
+static void print_costs(double kinds[KINDS][ROUNDS], double mates[2][ROUNDS], size_t rounds, const vit_model_info *info)
 {
-    const double plain = bench_median(kinds[0], ROUNDS);
+    const double plain = bench_median(kinds[0], rounds);
     printf("\nexplanations, 1 thread, 1 image   ms per image   of the plain one\n");
     for (int kind = 0; kind < KINDS; kind++) {
-        const double seconds = bench_median(kinds[kind], ROUNDS);
+        const double seconds = bench_median(kinds[kind], rounds);
         if (has_kind(info, kind))
             printf("%-32s %13.2f %17.2fx\n", kind_name(kind), 1e3 * seconds, seconds / plain);
     }
     if (has_kind(info, VIT_ATTENTION_LEGRAD))
         printf("%d plain images in a batch: %.2f ms; beside %d with legrad: %.2f ms\n", MATES,
-               1e3 * bench_median(mates[0], ROUNDS), MATES, 1e3 * bench_median(mates[1], ROUNDS));
+               1e3 * bench_median(mates[0], rounds), MATES, 1e3 * bench_median(mates[1], rounds));
 }
 
 static vit_status measure(struct trial *trial, const vit_model_info *info)
 {
     double kinds[KINDS][ROUNDS] = {{0}}, mates[2][ROUNDS] = {{0}};
+    const double start = bench_now();
     vit_status status = VIT_OK;
+    int rounds = 0;
     for (int round = -1; round < ROUNDS && status == VIT_OK; round++) { /* round -1 warms up */
         const int place = round < 0 ? 0 : round;
+        if (round >= LEAST_ROUNDS && bench_now() - start > SECONDS)
+            break;
+        rounds = place + 1;
         for (int kind = 0; kind < KINDS && status == VIT_OK; kind++)
             if (has_kind(info, kind))
                 status = run_kind(trial, kind, &kinds[kind][place]);
@@ -79,7 +84,7 @@ static vit_status measure(struct trial *trial, const vit_model_info *info)
             status = run_mates(trial, mixed, &mates[mixed][place]);
     }
     if (status == VIT_OK)
-        print_costs(kinds, mates, info);
+        print_costs(kinds, mates, (size_t)rounds, info);
     return status;
 }
 

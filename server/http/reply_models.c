@@ -79,7 +79,8 @@ static void put_model(struct strbuf *out, const struct registry_entry *model, bo
     strbuf_printf(out, ",\"parameters\":%llu", (unsigned long long)info->parameters);
     strbuf_put_size(out, "classes", info->classes);
     put_explanations(out, info);
-    strbuf_printf(out, ",\"attention_distances\":%s", info->distances ? "true" : "false");
+    strbuf_printf(out, ",\"attention_distances\":%s,\"filters\":%s,\"positions\":%s", info->distances ? "true" : "false",
+                  info->filters ? "true" : "false", info->positions ? "true" : "false");
     put_preprocess(out, info->preprocess);
     if (with_labels) {
         strbuf_text(out, ",\"labels\":[");

@@ -14,6 +14,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 CAT = ROOT + "/config/samples/cat.jpg"
 COFFEE = ROOT + "/config/samples/coffee.jpg"
 MODEL = ROOT + "/config/models/vit-tiny-64"
+GOLDEN = ROOT + "/tests/golden"
 
 # The pixels of a canvas, read off a copy.
 READ = """const canvas = document.querySelector(arguments[0]), copy = new OffscreenCanvas(canvas.width, canvas.height);
@@ -109,7 +110,7 @@ class Page:
 
 def test_load(browser, page, url):
     browser.open(url)
-    check("the page finds its models", browser.wait("document.querySelector('#model').options.length === 2"))
+    check("the page finds its models", browser.wait("document.querySelector('#model').options.length === 4"))
     check("the model's card is filled", browser.wait("document.querySelector('#facts').textContent.includes('12 layers')"))
     for plate in "filters", "positions":
         check(f"{plate} are shown", browser.wait(f"document.querySelector('#{plate} img')?.naturalWidth > 0"))
@@ -233,6 +234,30 @@ def test_model(browser, page):
     check("it answers for the same picture", page.caption("LeGrad for tabby"))
     browser.run("const s = document.querySelector('#model'); s.value = 'vit-tiny-64'; s.dispatchEvent(new Event('change'))")
     browser.wait("document.querySelector('#about-title').textContent === 'vit-tiny-64'")
+    page.caption("LeGrad for tabby")
+
+
+def choose_model(browser, name):
+    browser.run(f"const s = document.querySelector('#model'); s.value = '{name}'; s.dispatchEvent(new Event('change'))")
+    return browser.wait(f"document.querySelector('#about-title').textContent === '{name}'")
+
+
+def test_architectures(browser, page):
+    """Models whose layers differ, and one without attention."""
+    choose_model(browser, "swin")
+    check("a Swin shows its last layer", page.caption("Attention of layer 4, mean of 4 heads"))
+    last = page.pixels()
+    page.slide("#layer", 0)
+    check("its first layer has fewer heads", page.caption("Attention of layer 0, mean of 2 heads"))
+    check("and a map of its own", page.pixels() != last)
+    check("the choice of heads goes with the layer", browser.wait("document.querySelector('#head').length === 3"))
+    check("the gallery too", browser.wait("document.querySelectorAll('#heads canvas').length === 2"))
+    check("its stages are told", "2 of width 16 on 32 × 32" in page.text("#facts"), page.text("#facts"))
+    check("what is not defined is not offered", browser.run("return document.querySelector('#distance').closest('figure').hidden"))
+    choose_model(browser, "resnet")
+    check("a ResNet classifies", browser.wait("document.querySelectorAll('#predictions li').length === 5"))
+    check("and offers no map", browser.wait("document.querySelector('#controls').hidden && document.querySelector('#gallery').hidden"))
+    choose_model(browser, "vit-tiny-64")
     page.caption("LeGrad for tabby")
 
 
@@ -363,7 +388,8 @@ def main():
     daemon = browser = None
     try:
         daemon = Server(folder, "vitd", [os.path.abspath(options.vitd), "serve", "--port", "0", "--model", MODEL,
-                                         "--model", "second=" + MODEL], r"listening on http://127\.0\.0\.1:(\d+)")
+                                         "--model", "second=" + MODEL, "--model", f"swin={GOLDEN}/swin-hf",
+                                         "--model", f"resnet={GOLDEN}/resnetv2-timm"], r"listening on http://127\.0\.0\.1:(\d+)")
         url = f"http://127.0.0.1:{daemon.port}/"
         browser = Browser()
         page = Page(browser)
@@ -371,7 +397,7 @@ def main():
             take_screenshot(browser, page, url, options.screenshot)
         test_load(browser, page, url)
         for test in (test_classify, test_methods, test_controls, test_heads, test_targets, test_haste, test_taking_away, test_model,
-                     test_live, test_pictures, test_keyboard, test_looks):
+                     test_architectures, test_live, test_pictures, test_keyboard, test_looks):
             test(browser, page)
         test_network(browser, page, url)
         test_large(browser, page)
