@@ -50,7 +50,7 @@ SERVER_LIB := $(filter-out $(BUILD)/server/main.o,$(SERVER_OBJ))
 all: $(BUILD)/vitd $(BUILD)/libvit.a  ## build build/vitd and build/libvit.a (installs nothing)
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 21
 	@echo "Variables: PREFIX, DESTDIR, BUILD, OPT, CC, PORT (for make run), V=1 (show commands)."
 
 # The vector kernels are compiled for their instruction set and chosen at run time.
