@@ -186,7 +186,7 @@ static bool read_model(struct loader *loader, const char *prefix, const cJSON *o
     size_t *position = &loader->position[loader->depth++];
     *position = 0;
     for (const cJSON *member = object->child; member != NULL; member = member->next, (*position)++) {
-        char text[64];
+        char text[64] = "";
         size_t i = 0;
         while (i < KNOWN && strcmp(member->string, known[i].key) != 0)
             i++;

@@ -69,7 +69,7 @@ struct arch {
     void (*score_gradient)(const void *state, const struct compute *compute, float *gradient, const float *mean,
                            size_t class_index);
 
-    struct arch_inside (*inside)(const void *state);
+    struct arch_inside (*inside)(const void *state); /* NULL: nothing of it */
 };
 
 /* The row that recognises the folder, or NULL. */

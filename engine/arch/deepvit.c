@@ -13,6 +13,7 @@
 
 #include "engine/arch/vit_network.h"
 #include "engine/base/error.h"
+#include "engine/base/size.h"
 #include "engine/store/json.h"
 
 static const float batch_norm_eps = 1e-5f; /* PyTorch's default */
@@ -130,34 +131,33 @@ struct conv_stem {
     struct conv conv1, conv2, proj;
 };
 
-/* The stem's memory: two maps, one of which begins as the picture, and the largest unfolding. */
-struct conv_stem_memory {
-    size_t picture, map, unfolded;
-};
+enum { PICTURE, MAP, UNFOLDED, STEM_PARTS }; /* PICTURE becomes the second convolution's map */
 
-static struct conv_stem_memory measure(const struct conv_stem *stem)
+static size_t lay_out(const struct conv_stem *stem, size_t starts[STEM_PARTS])
 {
-    const size_t picture = 3 * stem->image_height * stem->image_width;
-    const size_t map = sliding_positions(&stem->conv1.sliding) * stem->conv1.out;
-    const size_t second = sliding_positions(&stem->conv2.sliding) * stem->conv2.out;
-    size_t unfolded = conv_floats(&stem->conv1);
-    unfolded = conv_floats(&stem->conv2) > unfolded ? conv_floats(&stem->conv2) : unfolded;
-    unfolded = conv_floats(&stem->proj) > unfolded ? conv_floats(&stem->proj) : unfolded;
-    return (struct conv_stem_memory){.picture = picture > second ? picture : second, .map = map, .unfolded = unfolded};
+    const size_t unfolded = size_larger(conv_floats(&stem->conv1), conv_floats(&stem->conv2));
+    const size_t sizes[STEM_PARTS] = {
+        [PICTURE] = size_larger(3 * stem->image_height * stem->image_width,
+                                sliding_positions(&stem->conv2.sliding) * stem->conv2.out),
+        [MAP] = sliding_positions(&stem->conv1.sliding) * stem->conv1.out,
+        [UNFOLDED] = size_larger(unfolded, conv_floats(&stem->proj)),
+    };
+    return parts_lay_out(starts, sizes, STEM_PARTS);
 }
 
 static size_t stem_memory(const void *state)
 {
-    const struct conv_stem_memory sizes = measure(state);
-    return sizes.picture + sizes.map + sizes.unfolded;
+    size_t starts[STEM_PARTS];
+    return lay_out(state, starts);
 }
 
 static void stem_forward(const void *state, const struct compute *compute, float *memory, float *tokens,
                          const float *pixels)
 {
     const struct conv_stem *stem = state;
-    const struct conv_stem_memory sizes = measure(stem);
-    float *picture = memory, *map = picture + sizes.picture, *unfolded = map + sizes.map;
+    size_t starts[STEM_PARTS];
+    lay_out(stem, starts);
+    float *picture = memory + starts[PICTURE], *map = memory + starts[MAP], *unfolded = memory + starts[UNFOLDED];
     const size_t rows = sliding_positions(&stem->conv1.sliding);
     pixels_to_map(picture, pixels, stem->image_height, stem->image_width);
     /* the convolutions' biases are BatchNorm's, added by the activation */

@@ -113,7 +113,8 @@ vit_status load_conv(const struct loader *loader, struct conv *conv, const char 
     const size_t kernel = conv->sliding.kernel;
     const struct name weight = name_of("%s.weight", name);
     const struct tensor *tensor = load_find(loader, weight.text);
-    const size_t out = tensor != NULL && tensor->rank == 4 && tensor->shape[0] <= MAX_WIDTH ? tensor->shape[0] : 1;
+    const bool sound = tensor != NULL && tensor->rank == 4 && tensor->shape[0] >= 1 && tensor->shape[0] <= MAX_WIDTH;
+    const size_t out = sound ? tensor->shape[0] : 1; /* 1: to be named by the error */
     conv->in = in;
     conv->out = out;
     vit_status status = load_tensor(loader, &conv->weight, weight.text, (size_t[]){out, in, kernel, kernel}, 4);

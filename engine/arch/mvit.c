@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "engine/arch/mvit_network.h"
+#include "engine/base/size.h"
 
 enum { TILE_FLOATS = 128 * 1024 };
 
@@ -27,14 +28,9 @@ struct mvit_memory {
 
 enum { PARTS = 12 };
 
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
 static size_t tile_rows(size_t queries, size_t keys)
 {
-    const size_t rows = larger(TILE_FLOATS / keys, 16);
+    const size_t rows = size_larger(TILE_FLOATS / keys, 16);
     return rows < queries ? rows : queries;
 }
 
@@ -53,13 +49,13 @@ static void measure(const struct mvit *mvit, const struct mvit_block *block, siz
     const size_t in = tokens_in(mvit, block), queries = tokens_of(mvit, &block->query);
     const size_t keys = tokens_of(mvit, &block->key), width = block->width;
     const struct sliding *key = &block->key.sliding;
-    const size_t tokens = in * larger(block->in, larger(width, block->out));
-    const size_t needed[PARTS] = {tokens, tokens, tokens, larger(in * block->in, queries * width), in * 3 * width,
+    const size_t tokens = in * size_larger(block->in, size_larger(width, block->out));
+    const size_t needed[PARTS] = {tokens, tokens, tokens, size_larger(in * block->in, queries * width), in * 3 * width,
                                   queries * width, keys * width, keys * width,
                                   queries * block->heads * key->out_height, queries * block->heads * key->out_width,
                                   tile_rows(queries, keys) * keys, queries * block->mlp.fc1.out};
     for (size_t i = 0; i < PARTS; i++)
-        sizes[i] = larger(sizes[i], needed[i]);
+        sizes[i] = size_larger(sizes[i], needed[i]);
 }
 
 static size_t lay_out(const struct mvit *mvit, float *memory, struct mvit_memory *parts)
@@ -67,24 +63,20 @@ static size_t lay_out(const struct mvit *mvit, float *memory, struct mvit_memory
     size_t sizes[PARTS] = {[1] = 3 * mvit->image_height * mvit->image_width, [PARTS - 1] = conv_floats(&mvit->patches)};
     for (size_t i = 0; i < mvit->layers; i++)
         measure(mvit, &mvit->blocks[i], sizes);
-    float *starts[PARTS];
-    size_t next = 0;
-    for (size_t i = 0; i < PARTS; i++) {
-        starts[i] = memory + next;
-        next += (sizes[i] + 15) / 16 * 16;
-    }
-    if (parts != NULL)
-        *parts = (struct mvit_memory){.tokens = {starts[0], starts[1], starts[2]}, .normed = starts[3], .qkv = starts[4],
-                                      .query = starts[5], .key = starts[6], .value = starts[7], .rows = starts[8],
-                                      .columns = starts[9], .scores = starts[10], .hidden = starts[11]};
-    return next;
+    size_t at[PARTS];
+    const size_t floats = parts_lay_out(at, sizes, PARTS);
+    if (memory != NULL)
+        *parts = (struct mvit_memory){.tokens = {memory + at[0], memory + at[1], memory + at[2]}, .normed = memory + at[3],
+                                      .qkv = memory + at[4], .query = memory + at[5], .key = memory + at[6],
+                                      .value = memory + at[7], .rows = memory + at[8], .columns = memory + at[9],
+                                      .scores = memory + at[10], .hidden = memory + at[11]};
+    return floats;
 }
 
 static size_t memory(const void *state, size_t batch)
 {
     (void)batch; /* image by image */
-    static float none[1];
-    return lay_out(state, none, NULL);
+    return lay_out(state, NULL, NULL);
 }
 
 /* ---- pooling ---- */
@@ -282,12 +274,6 @@ static void forward(const void *state, const struct compute *compute, float *flo
         forward_image(state, compute, floats, &images[i]);
 }
 
-static struct arch_inside inside(const void *state)
-{
-    (void)state;
-    return (struct arch_inside){0};
-}
-
 static bool recognise(const struct folder *folder)
 {
     return folder->layout == LAYOUT_TIMM && strncmp(folder->name, "mvitv2_", 7) == 0;
@@ -301,5 +287,4 @@ const struct arch arch_mvit = {
     .free = mvit_release,
     .memory = memory,
     .forward = forward,
-    .inside = inside,
 };

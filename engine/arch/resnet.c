@@ -23,24 +23,21 @@ struct resnet_memory {
     float *unfolded, *columns;
 };
 
-static size_t rounded(size_t floats)
+static size_t lay_out(const struct resnet *resnet, float *memory, struct resnet_memory *parts)
 {
-    return (floats + 15) / 16 * 16;
+    const size_t map = resnet->map_floats;
+    const size_t sizes[MAPS + 2] = {map, map, map, map, resnet->unfolded_floats, 3 * resnet->most_channels};
+    size_t at[MAPS + 2];
+    const size_t floats = parts_lay_out(at, sizes, MAPS + 2);
+    if (memory != NULL)
+        *parts = (struct resnet_memory){.maps = {memory + at[0], memory + at[1], memory + at[2], memory + at[3]},
+                                        .unfolded = memory + at[4], .columns = memory + at[5]};
+    return floats;
 }
 
 size_t resnet_floats(const struct resnet *resnet)
 {
-    return MAPS * rounded(resnet->map_floats) + rounded(resnet->unfolded_floats) + 3 * resnet->most_channels;
-}
-
-static struct resnet_memory lay_out(const struct resnet *resnet, float *memory)
-{
-    struct resnet_memory parts;
-    for (size_t i = 0; i < MAPS; i++, memory += rounded(resnet->map_floats))
-        parts.maps[i] = memory;
-    parts.unfolded = memory;
-    parts.columns = memory + rounded(resnet->unfolded_floats);
-    return parts;
+    return lay_out(resnet, NULL, NULL);
 }
 
 static void normalise(const struct norm *norm, const struct compute *compute, const struct resnet_memory *memory,
@@ -89,7 +86,8 @@ static void run_postactivated(const struct bottleneck *block, const struct compu
 
 float *resnet_forward(const struct resnet *resnet, const struct compute *compute, float *memory, const float *pixels)
 {
-    struct resnet_memory parts = lay_out(resnet, memory);
+    struct resnet_memory parts;
+    lay_out(resnet, memory, &parts);
     const bool hybrid = resnet->kind == RESNET_HYBRID;
     pixels_to_map(parts.maps[0], pixels, resnet->image_height, resnet->image_width);
     conv_forward(&resnet->stem, compute, parts.unfolded, parts.maps[1], parts.maps[0], false);
@@ -134,21 +132,17 @@ static void forward(const void *state, const struct compute *compute, float *flo
     const struct bit *bit = state;
     const struct resnet *resnet = &bit->resnet;
     const size_t rows = resnet->out_height * resnet->out_width, channels = resnet->channels;
+    struct resnet_memory parts;
+    lay_out(resnet, floats, &parts);
+    float *columns = parts.columns;
     for (size_t i = 0; i < count; i++) {
         float *map = resnet_forward(resnet, compute, floats, images[i].pixels);
-        float *columns = lay_out(resnet, floats).columns;
         group_norm(&bit->norm, compute, columns, map, rows, channels, 0);
         mean_rows(columns, map, rows, channels);
         linear_forward(&bit->head, compute, images[i].logits, columns, channels, 1);
         if (images[i].features != NULL)
             memcpy(images[i].features, columns, channels * sizeof *columns);
     }
-}
-
-static struct arch_inside inside(const void *state)
-{
-    (void)state;
-    return (struct arch_inside){0};
 }
 
 static vit_status describe(struct bit *bit, vit_model_info *info, vit_error *err)
@@ -229,5 +223,4 @@ const struct arch arch_resnet = {
     .free = release,
     .memory = memory,
     .forward = forward,
-    .inside = inside,
 };

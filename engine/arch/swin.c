@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "engine/arch/swin_network.h"
+#include "engine/base/size.h"
 
 /* Working memory for one image, sized for the stage that needs the most of each. */
 struct swin_memory {
@@ -19,11 +20,6 @@ struct swin_memory {
     float *merged; /* [T/4, 4*C]; at first the picture [H*W, 3] */
     struct block_scratch scratch; /* hidden also holds the patches' unfolding */
 };
-
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
 
 static size_t tokens_of(const struct swin_stage *stage)
 {
@@ -36,25 +32,22 @@ static size_t lay_out(const struct swin *swin, float *memory, struct swin_memory
     for (size_t i = 0; i < swin->stage_count; i++) {
         const struct swin_stage *stage = &swin->stages[i];
         const size_t tokens = tokens_of(stage), width = stage->width;
-        sizes[0] = larger(sizes[0], tokens * width);
-        sizes[1] = larger(sizes[1], tokens * stage->merge_reduction.in);
-        sizes[2] = larger(sizes[2], tokens * width);
-        sizes[3] = larger(sizes[3], tokens * 3 * width);
+        sizes[0] = size_larger(sizes[0], tokens * width);
+        sizes[1] = size_larger(sizes[1], tokens * stage->merge_reduction.in);
+        sizes[2] = size_larger(sizes[2], tokens * width);
+        sizes[3] = size_larger(sizes[3], tokens * 3 * width);
         for (size_t j = 0; j < stage->depth; j++) {
-            sizes[4] = larger(sizes[4], attention_floats(&stage->blocks[j].attention, tokens, width));
-            sizes[5] = larger(sizes[5], tokens * stage->blocks[j].mlp.fc1.out);
+            sizes[4] = size_larger(sizes[4], attention_floats(&stage->blocks[j].attention, tokens, width));
+            sizes[5] = size_larger(sizes[5], tokens * stage->blocks[j].mlp.fc1.out);
         }
     }
-    size_t starts[6], next = 0;
-    for (size_t i = 0; i < 6; i++) {
-        starts[i] = next;
-        next += (sizes[i] + 15) / 16 * 16;
-    }
+    size_t starts[6];
+    const size_t floats = parts_lay_out(starts, sizes, 6);
     if (memory != NULL)
         *parts = (struct swin_memory){.tokens = memory + starts[0], .merged = memory + starts[1],
                                       .scratch = {.normed = memory + starts[2], .qkv = memory + starts[3],
                                                   .attention = memory + starts[4], .hidden = memory + starts[5]}};
-    return next;
+    return floats;
 }
 
 static size_t memory(const void *state, size_t batch)
@@ -128,12 +121,6 @@ static void forward(const void *state, const struct compute *compute, float *flo
         forward_image(state, compute, &parts, &images[i]);
 }
 
-static struct arch_inside inside(const void *state)
-{
-    (void)state;
-    return (struct arch_inside){0};
-}
-
 static bool recognise(const struct folder *folder)
 {
     return folder->layout == LAYOUT_TRANSFORMERS ? strcmp(folder->name, "swin") == 0
@@ -148,5 +135,4 @@ const struct arch arch_swin = {
     .free = swin_release,
     .memory = memory,
     .forward = forward,
-    .inside = inside,
 };

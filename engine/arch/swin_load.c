@@ -9,6 +9,8 @@
 #include "engine/base/size.h"
 #include "engine/store/json.h"
 
+enum { MAX_SIDE = 32 }; /* of a window; its biases take the fourth power */
+
 static const float fixed_eps = 1e-5f; /* of the norms of patches and merging, and of all in timm: nn.LayerNorm's default */
 
 /* The tensors' names in a layout. Stages are "<prefix><stages><i>.", their blocks "blocks.<j>." below. */
@@ -74,11 +76,11 @@ static vit_status measure_table(const struct swin_loader *loader, const char *na
     const struct tensor *table = load_find(&loader->base, name);
     const size_t rows = table != NULL && table->rank == 2 ? table->shape[0] : 0;
     const size_t span = (size_t)lround(sqrt((double)rows));
-    if (rows == 0 || rows > MAX_TOKENS || span * span != rows || span % 2 == 0 || table->shape[1] < 1 ||
+    if (rows == 0 || span > 2 * MAX_SIDE - 1 || span * span != rows || span % 2 == 0 || table->shape[1] < 1 ||
         table->shape[1] > MAX_WIDTH)
         return vit_error_set(loader->base.err, table == NULL ? VIT_ERR_FORMAT : VIT_ERR_UNSUPPORTED,
-                             "tensor '%s' %s: [(2 * window - 1)^2, heads] was expected", name,
-                             table == NULL ? "is missing" : "has another shape");
+                             "tensor '%s' %s: [(2 * window - 1)^2, heads] was expected, for windows of at most %d", name,
+                             table == NULL ? "is missing" : "has another shape", MAX_SIDE);
     *side = (span + 1) / 2;
     *heads = table->shape[1];
     return VIT_OK;
@@ -217,8 +219,9 @@ static vit_status load_merge(const struct swin_loader *loader, size_t index)
     fixed.eps = fixed_eps;
     to->grid_height = (from->grid_height + 1) / 2;
     to->grid_width = (from->grid_width + 1) / 2;
-    to->width = reduction != NULL && reduction->rank == 2 && reduction->shape[0] <= MAX_WIDTH ? reduction->shape[0]
-                                                                                              : 2 * from->width;
+    const bool sound = reduction != NULL && reduction->rank == 2 && reduction->shape[0] >= 1 &&
+                       reduction->shape[0] <= MAX_WIDTH;
+    to->width = sound ? reduction->shape[0] : 2 * from->width;
     vit_status status = load_norm(&fixed, &to->merge_norm, name_of("%snorm", prefix.text).text, 4 * from->width);
     return status == VIT_OK ? load_linear(&loader->base, &to->merge_reduction, name_of("%sreduction", prefix.text).text,
                                           to->width, 4 * from->width, BIAS_OPTIONAL)

@@ -15,6 +15,7 @@
 
 #include "engine/arch/vit_network.h"
 #include "engine/base/error.h"
+#include "engine/base/size.h"
 #include "engine/store/json.h"
 
 static const float performer_eps = 1e-8f; /* in the denominator of the Performer's attention */
@@ -47,11 +48,6 @@ struct t2t_memory {
     float *attention; /* softmax: attention_floats(); Performer: [2, T, F] features, [F, E + 1] */
 };
 
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
 /* Floats of one layer's attention. */
 static size_t token_attention_floats(const struct token_layer *layer)
 {
@@ -68,21 +64,18 @@ static size_t lay_out(const struct t2t_stem *stem, float *memory, struct t2t_mem
     for (size_t i = 0; i < 2; i++) {
         const struct token_layer *layer = &stem->layers[i];
         const size_t tokens = sliding_positions(&layer->split), width = layer->proj.out;
-        sizes[0] = larger(sizes[0], tokens * layer->qkv.in);
-        sizes[1] = larger(sizes[1], tokens * 3 * width);
-        sizes[2] = larger(sizes[2], tokens * width);
-        sizes[3] = larger(sizes[3], tokens * (width + larger(layer->mlp.fc1.out, 1)));
-        sizes[4] = larger(sizes[4], token_attention_floats(layer));
+        sizes[0] = size_larger(sizes[0], tokens * layer->qkv.in);
+        sizes[1] = size_larger(sizes[1], tokens * 3 * width);
+        sizes[2] = size_larger(sizes[2], tokens * width);
+        sizes[3] = size_larger(sizes[3], tokens * (width + size_larger(layer->mlp.fc1.out, 1)));
+        sizes[4] = size_larger(sizes[4], token_attention_floats(layer));
     }
-    size_t starts[5], next = 0;
-    for (size_t i = 0; i < 5; i++) {
-        starts[i] = next;
-        next += (sizes[i] + 15) / 16 * 16;
-    }
+    size_t starts[5];
+    const size_t floats = parts_lay_out(starts, sizes, 5);
     if (memory != NULL)
         *parts = (struct t2t_memory){.input = memory + starts[0], .qkv = memory + starts[1], .tokens = memory + starts[2],
                                      .heads = memory + starts[3], .attention = memory + starts[4]};
-    return next;
+    return floats;
 }
 
 static size_t stem_memory(const void *state)

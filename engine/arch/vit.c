@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "engine/arch/vit_network.h"
+#include "engine/base/size.h"
 
 /* The memory of a run: the batch's tokens, then one image's scratch, where the stem works before the blocks do. */
 struct layout_in_memory {
@@ -23,25 +24,17 @@ struct layout_in_memory {
     size_t floats; /* all together */
 };
 
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
 static struct layout_in_memory lay_out(const struct vit *vit, float *memory, size_t batch)
 {
     const struct block *block = &vit->blocks[0];
     size_t attention = 0;
     for (size_t i = 0; i < vit->layers; i++)
-        attention = larger(attention, attention_floats(&vit->blocks[i].attention, vit->tokens, vit->width));
+        attention = size_larger(attention, attention_floats(&vit->blocks[i].attention, vit->tokens, vit->width));
     const size_t sizes[] = {batch * vit->tokens * vit->width, vit->tokens * vit->width, vit->tokens * 3 * vit->width,
-                            attention, larger(vit->tokens * block->mlp.fc1.out, vit->classes)};
-    size_t starts[sizeof sizes / sizeof sizes[0]], next = 0;
-    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-        starts[i] = next;
-        next += (sizes[i] + 15) / 16 * 16;
-    }
-    struct layout_in_memory layout = {.floats = larger(next, starts[1] + vit->stem.memory(vit->stem.state))};
+                            attention, size_larger(vit->tokens * block->mlp.fc1.out, vit->classes)};
+    size_t starts[sizeof sizes / sizeof sizes[0]];
+    const size_t blocks = parts_lay_out(starts, sizes, sizeof sizes / sizeof sizes[0]);
+    struct layout_in_memory layout = {.floats = size_larger(blocks, starts[1] + vit->stem.memory(vit->stem.state))};
     if (memory != NULL) {
         layout.tokens = memory + starts[0];
         layout.stem = memory + starts[1];

@@ -11,4 +11,9 @@ static inline bool size_multiply(size_t a, size_t b, size_t *product)
     return !__builtin_mul_overflow(a, b, product);
 }
 
+static inline size_t size_larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
 #endif

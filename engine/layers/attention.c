@@ -51,12 +51,7 @@ static size_t lay_out(const struct attention *attention, size_t tokens, size_t w
     const size_t tile = tile_heads(attention) * attention_rows(attention, n) * n;
     const size_t sizes[] = {tile, attention->mixing != NULL ? tile : 0, windows != NULL ? 3 * n * width : 0,
                             windows != NULL ? n * width : 0};
-    size_t next = 0;
-    for (size_t i = 0; i < 4; i++) {
-        starts[i] = next;
-        next += (sizes[i] + 15) / 16 * 16;
-    }
-    return next;
+    return parts_lay_out(starts, sizes, 4);
 }
 
 size_t attention_floats(const struct attention *attention, size_t tokens, size_t width)

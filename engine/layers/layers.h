@@ -104,6 +104,10 @@ struct block_scratch {
     float *row;       /* [M]; block_backward() alone */
 };
 
+/* Places parts of a memory one after another, each on 64 bytes: fills in starts [count] and returns the whole, both in
+ * floats. */
+size_t parts_lay_out(size_t *starts, const size_t *sizes, size_t count);
+
 /* y [rows, out] = x [rows, in] weight^T + bias; y has `out` floats per row, x has x_stride. */
 void linear_forward(const struct linear *linear, const struct compute *compute, float *y, const float *x,
                     size_t x_stride, size_t rows);

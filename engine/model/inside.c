@@ -72,9 +72,14 @@ static bool principal_components(float *components, float *variances, const doub
     return good;
 }
 
+struct arch_inside model_inside(const vit_model *model)
+{
+    return model->arch->inside != NULL ? model->arch->inside(model->state) : (struct arch_inside){0};
+}
+
 vit_status vit_model_filters(const vit_model *model, float *components, float *variances, size_t *count, vit_error *err)
 {
-    const struct arch_inside inside = model->arch->inside(model->state);
+    const struct arch_inside inside = model_inside(model);
     const size_t patch = model->info.patch_size, size = 3 * patch * patch;
     if (inside.filters == NULL)
         return vit_error_set(err, VIT_ERR_UNSUPPORTED, "this model (architecture %s) has no patch embedding filters",
@@ -94,7 +99,7 @@ vit_status vit_model_filters(const vit_model *model, float *components, float *v
 
 vit_status vit_model_positions(const vit_model *model, float *similarity, vit_error *err)
 {
-    const struct arch_inside inside = model->arch->inside(model->state);
+    const struct arch_inside inside = model_inside(model);
     const size_t patches = model->info.grid_height * model->info.grid_width, width = model->info.width;
     if (inside.positions == NULL)
         return vit_error_set(err, VIT_ERR_UNSUPPORTED, "this model (architecture %s) has no learned position embeddings",

@@ -113,7 +113,7 @@ static vit_status fill(struct vit_model *model, const cJSON *config, const char 
     model->info.layout = folder.layout == LAYOUT_TIMM ? "timm" : "transformers";
     model->info.dtype = "fp32";
     model->info.stored_dtype = stored_dtype(&model->weights.tensors);
-    const struct arch_inside inside = model->arch->inside(model->state);
+    const struct arch_inside inside = model_inside(model);
     model->info.filters = inside.filters != NULL;
     model->info.positions = inside.positions != NULL;
     model->info.parameters = model->weights.parameters;

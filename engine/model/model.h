@@ -24,6 +24,9 @@ vit_status preprocess_fit(vit_preprocess *preprocess, size_t height, size_t widt
 vit_status preprocess_read_timm(vit_preprocess *preprocess, const struct folder *folder, size_t height, size_t width,
                                 vit_error *err);
 
+/* inside.c: what the architecture shows of its weights. */
+struct arch_inside model_inside(const vit_model *model);
+
 /* labels.c: *labels [classes], to be freed with labels_free(). */
 vit_status labels_read(char ***labels, const struct folder *folder, const char *path, size_t classes, vit_error *err);
 void labels_free(char **labels, size_t classes);
