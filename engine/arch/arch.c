@@ -16,10 +16,10 @@ const struct arch *arch_find(const struct folder *folder)
     return NULL;
 }
 
-void arch_list(char *text, size_t size)
+void arch_list(char *text, size_t size, enum layout layout)
 {
     size_t used = 0;
     for (size_t i = 0; i < ARCH_COUNT && used < size; i++)
-        used += (size_t)snprintf(text + used, size - used, "%s%s (%s)", i > 0 ? ", " : "", table[i]->name,
-                                 table[i]->runs);
+        if (table[i]->runs[layout] != NULL)
+            used += (size_t)snprintf(text + used, size - used, "%s%s", used > 0 ? ", " : "", table[i]->runs[layout]);
 }

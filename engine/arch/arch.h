@@ -15,7 +15,7 @@
 #include "engine/store/weights.h"
 #include "vit.h"
 
-enum layout { LAYOUT_TRANSFORMERS, LAYOUT_TIMM };
+enum layout { LAYOUT_TRANSFORMERS, LAYOUT_TIMM, LAYOUTS };
 
 /* An opened folder, as the architecture's loader sees it. */
 struct folder {
@@ -46,7 +46,7 @@ struct arch_inside {
 
 struct arch {
     const char *name;
-    const char *runs; /* what it covers, for the error of a folder nothing covers */
+    const char *runs[LAYOUTS]; /* the names it covers in a layout, for the error of a folder nothing covers; or NULL */
 
     bool (*recognise)(const struct folder *folder);
 
@@ -75,8 +75,8 @@ struct arch {
 /* The row that recognises the folder, or NULL. */
 const struct arch *arch_find(const struct folder *folder);
 
-/* "vit (transformers vit and deit, timm vit_* and deit_*), ..." for error messages. */
-void arch_list(char *text, size_t size);
+/* "vit, deit, dinov2, ...": the names that the table covers in a layout, for error messages. */
+void arch_list(char *text, size_t size, enum layout layout);
 
 extern const struct arch arch_hybrid, arch_vit, arch_dinov2, arch_t2t, arch_deepvit, arch_swin, arch_mvit,
     arch_resnet;

@@ -244,7 +244,7 @@ static vit_status load(void **state, const struct folder *folder, vit_model_info
 
 const struct arch arch_deepvit = {
     .name = "deepvit",
-    .runs = "the authors' deepvit_*",
+    .runs = {[LAYOUT_TIMM] = "deepvit_*"},
     .recognise = recognise,
     .load = load,
     VIT_FAMILY_FUNCTIONS,

@@ -90,7 +90,7 @@ static vit_status load(void **state, const struct folder *folder, vit_model_info
 
 const struct arch arch_hybrid = {
     .name = "hybrid",
-    .runs = "timm vit_*_r_s16_*, vit_*_r26_* and vit_*_r50_*",
+    .runs = {[LAYOUT_TIMM] = "vit_*_r_s16_*, vit_*_r26_*, vit_*_r50_*"},
     .recognise = recognise,
     .load = load,
     VIT_FAMILY_FUNCTIONS,

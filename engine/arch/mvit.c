@@ -281,7 +281,7 @@ static bool recognise(const struct folder *folder)
 
 const struct arch arch_mvit = {
     .name = "mvitv2",
-    .runs = "timm mvitv2_*",
+    .runs = {[LAYOUT_TIMM] = "mvitv2_*"},
     .recognise = recognise,
     .load = mvit_load,
     .free = mvit_release,

@@ -217,7 +217,7 @@ static bool recognise(const struct folder *folder)
 
 const struct arch arch_resnet = {
     .name = "resnetv2",
-    .runs = "timm resnetv2_*_bit",
+    .runs = {[LAYOUT_TIMM] = "resnetv2_*_bit"},
     .recognise = recognise,
     .load = load,
     .free = release,

@@ -129,7 +129,7 @@ static bool recognise(const struct folder *folder)
 
 const struct arch arch_swin = {
     .name = "swin",
-    .runs = "transformers swin, timm swin_*",
+    .runs = {[LAYOUT_TRANSFORMERS] = "swin", [LAYOUT_TIMM] = "swin_*"},
     .recognise = recognise,
     .load = swin_load,
     .free = swin_release,

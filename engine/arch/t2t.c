@@ -304,7 +304,7 @@ static vit_status load(void **state, const struct folder *folder, vit_model_info
 
 const struct arch arch_t2t = {
     .name = "t2t",
-    .runs = "the authors' t2t_vit_*",
+    .runs = {[LAYOUT_TIMM] = "t2t_vit_*"},
     .recognise = recognise,
     .load = load,
     VIT_FAMILY_FUNCTIONS,

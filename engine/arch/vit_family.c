@@ -188,7 +188,7 @@ static vit_status load_vit(void **state, const struct folder *folder, vit_model_
 
 const struct arch arch_vit = {
     .name = "vit",
-    .runs = "transformers vit and deit, timm vit_*, deit_* and deit3_*",
+    .runs = {[LAYOUT_TRANSFORMERS] = "vit, deit", [LAYOUT_TIMM] = "vit_*, deit_*, deit3_*"},
     .recognise = is_vit,
     .load = load_vit,
     VIT_FAMILY_FUNCTIONS,
@@ -209,7 +209,7 @@ static vit_status load_dinov2(void **state, const struct folder *folder, vit_mod
 
 const struct arch arch_dinov2 = {
     .name = "dinov2",
-    .runs = "transformers dinov2",
+    .runs = {[LAYOUT_TRANSFORMERS] = "dinov2"},
     .recognise = is_dinov2,
     .load = load_dinov2,
     VIT_FAMILY_FUNCTIONS,

@@ -42,9 +42,10 @@ static vit_status find_architecture(struct vit_model *model, const struct folder
     if (model->arch != NULL)
         return VIT_OK;
     char known[200];
-    arch_list(known, sizeof known);
-    return vit_error_set(err, VIT_ERR_UNSUPPORTED, "architecture '%.64s' is not one that vitd runs; it runs %s",
-                         folder->name, known);
+    arch_list(known, sizeof known, folder->layout);
+    return vit_error_set(err, VIT_ERR_UNSUPPORTED,
+                         "architecture '%.64s' is not one that vitd runs; in the %s layout it runs %s", folder->name,
+                         folder->layout == LAYOUT_TIMM ? "timm" : "transformers", known);
 }
 
 /* Of the matrices: the first tensor of rank 2 or more tells. */
