@@ -176,11 +176,15 @@ vit_status choices_resolve(struct choices *choices, const vit_model *model, vit_
     vit_map_shape shape;
     vit_explain *explain = &choices->explain;
     if (explain->method == VIT_ATTENTION_NONE) {
-        static const enum parameter_id details[] = {PARAMETER_LAYER, PARAMETER_LAYERS, PARAMETER_HEAD, PARAMETER_TARGET};
+        static const struct {
+            enum parameter_id parameter;
+            const char *methods;
+        } details[] = {{PARAMETER_LAYER, "raw and attention=legrad"}, {PARAMETER_LAYERS, "legrad"},
+                       {PARAMETER_HEAD, "raw"}, {PARAMETER_TARGET, "legrad"}};
         for (size_t i = 0; i < sizeof details / sizeof details[0]; i++)
-            if (choices->given & 1u << details[i]) {
-                snprintf(err->message, sizeof err->message, "%s only goes with attention=raw, rollout or legrad",
-                         parameters[details[i]].name);
+            if (choices->given & 1u << details[i].parameter) {
+                snprintf(err->message, sizeof err->message, "%s only goes with attention=%s",
+                         parameters[details[i].parameter].name, details[i].methods);
                 return VIT_ERR_ARGUMENT;
             }
         return VIT_OK;

@@ -343,7 +343,7 @@ START_TEST(test_method_that_is_not_defined)
     vit_error err;
     model->info.explanations &= ~(1u << VIT_ATTENTION_LEGRAD);
     ck_assert_int_eq(vit_explain_shape(model, &legrad, &shape, &err), VIT_ERR_UNSUPPORTED);
-    ck_assert_str_eq(err.message, "legrad is not defined for this model (architecture vit)");
+    ck_assert_str_eq(err.message, "legrad is not defined for this model (architecture vit): ask for raw");
     model->info.explanations = 0;
     model->info.distances = false;
     vit_session *session;

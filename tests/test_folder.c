@@ -289,6 +289,21 @@ START_TEST(test_timm_config_is_checked)
     copy_golden("vit-timm");
     edit_json("config.json", "model_args", cJSON_Parse("{\"img_size\": 64}"));
     assert_opens(); /* vit_tiny: 3 heads, by its name */
+    static const char *const no_objects[] = {"[1]", "[]", "\"abc\"", "3", "true"};
+    for (size_t i = 0; i < sizeof no_objects / sizeof no_objects[0]; i++) {
+        copy_golden("vit-timm");
+        edit_json("config.json", i % 2 ? "pretrained_cfg" : "model_args", cJSON_Parse(no_objects[i]));
+        assert_refused(VIT_ERR_FORMAT, "\"model_args\" and \"pretrained_cfg\" must be objects");
+    }
+    static const char *const pooled[] = {"swin-timm", "resnetv2-timm", "vit-timm"};
+    for (size_t i = 0; i < 3; i++) {
+        copy_golden(pooled[i]);
+        edit_json("config.json", "global_pool", cJSON_CreateString("max"));
+        assert_refused(VIT_ERR_UNSUPPORTED, "\"global_pool\" is \"max\"; supported is");
+    }
+    copy_golden("swin-timm");
+    edit_json("config.json", "num_classes", cJSON_CreateNumber(7));
+    assert_refused(VIT_ERR_FORMAT, "\"num_classes\" is 7, the head has 5");
 }
 END_TEST
 
@@ -373,41 +388,76 @@ END_TEST
 
 enum { POSITIONS = 17, WIDTH = 48 }; /* of golden/vit-timm */
 
-/* The copy's pos_embed: with rows, other values; without, it is taken out of the file. */
-static void change_positions(const float *rows)
+/* Takes a tensor out of the copy, and its data with it. */
+static void drop_tensor(const char *name)
 {
     size_t length;
     char *file = read_file(folder, "model.safetensors", &length);
     uint64_t size;
     memcpy(&size, file, 8);
-    cJSON *header = cJSON_ParseWithLength(file + 8, size), *item;
-    const cJSON *place = cJSON_GetObjectItem(cJSON_GetObjectItem(header, "pos_embed"), "data_offsets");
-    const size_t begin = (size_t)place->child->valuedouble, bytes = POSITIONS * WIDTH * sizeof *rows;
-    ck_assert_uint_eq((size_t)place->child->next->valuedouble - begin, bytes);
-    char *data = file + 8 + size;
-    if (rows != NULL) {
-        memcpy(data + begin, rows, bytes);
-        write_file("model.safetensors", file, length);
-    } else {
-        cJSON_DeleteItemFromObject(header, "pos_embed");
-        cJSON_ArrayForEach(item, header) {
-            cJSON *offset;
-            cJSON_ArrayForEach(offset, cJSON_GetObjectItem(item, "data_offsets"))
-                if (offset->valuedouble > (double)begin)
-                    cJSON_SetNumberValue(offset, offset->valuedouble - (double)bytes);
-        }
-        char *text = cJSON_PrintUnformatted(header);
-        const uint64_t new_size = strlen(text);
-        const size_t left = length - 8 - size - bytes;
-        char *changed = malloc(8 + new_size + left);
-        memcpy(changed, &new_size, 8);
-        memcpy(changed + 8, text, new_size);
-        memcpy(changed + 8 + new_size, data, begin);
-        memcpy(changed + 8 + new_size + begin, data + begin + bytes, left - begin);
-        write_file("model.safetensors", changed, 8 + new_size + left);
-        free(changed);
-        free(text);
+    cJSON *header = cJSON_ParseWithLength(file + 8, size), *item, *offset;
+    const cJSON *place = cJSON_GetObjectItem(cJSON_GetObjectItem(header, name), "data_offsets");
+    ck_assert_msg(place != NULL, "%s", name);
+    const size_t begin = (size_t)place->child->valuedouble, bytes = (size_t)place->child->next->valuedouble - begin;
+    cJSON_DeleteItemFromObject(header, name);
+    cJSON_ArrayForEach(item, header) {
+        cJSON_ArrayForEach(offset, cJSON_GetObjectItem(item, "data_offsets"))
+            if (offset->valuedouble > (double)begin)
+                cJSON_SetNumberValue(offset, offset->valuedouble - (double)bytes);
     }
+    char *text = cJSON_PrintUnformatted(header), *data = file + 8 + size;
+    const uint64_t new_size = strlen(text);
+    const size_t left = length - 8 - size - bytes;
+    char *changed = malloc(8 + new_size + left);
+    memcpy(changed, &new_size, 8);
+    memcpy(changed + 8, text, new_size);
+    memcpy(changed + 8 + new_size, data, begin);
+    memcpy(changed + 8 + new_size + begin, data + begin + bytes, left - begin);
+    write_file("model.safetensors", changed, 8 + new_size + left);
+    free(changed);
+    free(text);
+    cJSON_Delete(header);
+    free(file);
+}
+
+/* What a model may lack is missing in one place only, or against the config's word: the file is damaged. */
+START_TEST(test_optional_tensors_are_all_there_or_none)
+{
+    static const struct {
+        const char *golden, *tensor, *words;
+    } cases[] = {
+        {"vit-timm", "blocks.1.attn.qkv.bias", "tensor 'blocks.1.attn.qkv.bias' is missing, unlike in the first block"},
+        {"vit-timm", "blocks.0.attn.qkv.bias", "tensor 'blocks.1.attn.qkv.bias' is there, unlike in the first block"},
+        {"vit-hf", "vit.encoder.layer.2.attention.attention.query.bias", "unlike in the first block"},
+        {"vit-hf", "vit.encoder.layer.2.attention.attention.key.bias", "key.bias' [64] is missing"},
+        {"deit3-timm", "blocks.1.ls1.gamma", "tensor 'blocks.1.ls1.gamma' is missing"},
+        {"dinov2-hf", "dinov2.encoder.layer.1.layer_scale2.lambda1", "layer_scale2.lambda1' is missing"},
+        {"swin-timm", "layers.1.blocks.1.attn.qkv.bias", "unlike in the first block"},
+        {"vit-reg-timm", "reg_token", "tensor 'reg_token' holds 0 register tokens"},
+        {"t2t-vit-performer", "tokens_to_token.attention1.kqv.bias", "kqv.bias' [48] is missing"},
+        {"t2t-vit-performer", "tokens_to_token.project.bias", "project.bias' [48] is missing"},
+        {"mvitv2-cls-timm", "cls_token", "tensor 'cls_token' [1, 1, 16] is missing"},
+        {"resnetv2-odd-timm", "stages.1.blocks.0.downsample.conv.weight", "downsample.conv.weight'"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        copy_golden(cases[i].golden);
+        drop_tensor(cases[i].tensor);
+        assert_refused(VIT_ERR_FORMAT, cases[i].words);
+    }
+}
+END_TEST
+
+/* The copy's pos_embed with other values. */
+static void set_positions(const float *rows)
+{
+    size_t length;
+    char *file = read_file(folder, "model.safetensors", &length);
+    uint64_t size;
+    memcpy(&size, file, 8);
+    cJSON *header = cJSON_ParseWithLength(file + 8, size);
+    const cJSON *place = cJSON_GetObjectItem(cJSON_GetObjectItem(header, "pos_embed"), "data_offsets");
+    memcpy(file + 8 + size + (size_t)place->child->valuedouble, rows, POSITIONS * WIDTH * sizeof *rows);
+    write_file("model.safetensors", file, length);
     cJSON_Delete(header);
     free(file);
 }
@@ -451,11 +501,11 @@ START_TEST(test_encodings_by_name)
         else if (i < 3)
             positions_sincos2d(rows + WIDTH, 4, 4, WIDTH, i == 1);
         copy_golden("vit-timm");
-        change_positions(rows);
+        set_positions(rows);
         set_encoding(NULL);
         run_copy(by_file);
         copy_golden("vit-timm");
-        change_positions(NULL);
+        drop_tensor("pos_embed");
         set_encoding(names[i]);
         run_copy(by_name);
         ck_assert_mem_eq(by_name, by_file, sizeof by_name);
@@ -466,7 +516,7 @@ END_TEST
 START_TEST(test_encodings_are_checked)
 {
     copy_golden("vit-timm");
-    change_positions(NULL);
+    drop_tensor("pos_embed");
     assert_refused(VIT_ERR_FORMAT, "tensor 'pos_embed' [1, 17, 48] is missing");
     copy_golden("vit-timm");
     set_encoding("rope");
@@ -501,7 +551,9 @@ START_TEST(test_image_size_is_checked)
                  {"swin-hf", 96, VIT_OK, NULL},
                  {"swin-hf", 16, VIT_ERR_UNSUPPORTED, "smaller than the model's windows of 4"},
                  {"resnetv2-timm", 96, VIT_OK, NULL},
-                 {"mvitv2-timm", 96, VIT_ERR_UNSUPPORTED, "MViTv2 runs in its own image size only"}};
+                 {"mvitv2-timm", 96, VIT_ERR_UNSUPPORTED, "MViTv2 runs in its own size only, this one in 64x64"},
+                 {"mvitv2-timm", 32, VIT_ERR_UNSUPPORTED, "MViTv2 runs in its own size only"},
+                 {"mvitv2-timm", 64, VIT_OK, NULL}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const vit_options options = {.image_size = cases[i].image_size};
         vit_model *model = NULL;
@@ -604,6 +656,7 @@ int main(void)
     tcase_add_test(tests, test_shards);
     tcase_add_test(tests, test_values_must_be_finite);
     tcase_add_test(tests, test_labels_have_fallbacks);
+    tcase_add_test(tests, test_optional_tensors_are_all_there_or_none);
     tcase_add_test(tests, test_encodings_by_name);
     tcase_add_test(tests, test_encodings_are_checked);
     tcase_add_test(tests, test_image_size_is_checked);

@@ -62,10 +62,12 @@ vit_status load_head(const struct loader *loader, struct linear *head, const cha
     const struct name weight = name_of("%s.weight", name);
     const struct tensor *tensor = load_find(loader, weight.text);
     const bool convolution = tensor != NULL && tensor->rank == 4;
-    if (tensor == NULL || (tensor->rank != 2 && !convolution) || tensor->shape[0] < 1 || tensor->shape[0] > MAX_CLASSES)
+    if (tensor == NULL)
         return vit_error_set(loader->err, VIT_ERR_UNSUPPORTED,
                              "tensor '%s' [classes, %zu] is missing: the folder holds no classification head",
                              weight.text, in);
+    if ((tensor->rank != 2 && !convolution) || tensor->shape[0] < 1 || tensor->shape[0] > MAX_CLASSES)
+        return vit_error_set(loader->err, VIT_ERR_FORMAT, "tensor '%s': [classes, %zu] was expected", weight.text, in);
     const size_t shape[] = {tensor->shape[0], in, 1, 1};
     *head = (struct linear){.in = in, .out = shape[0]};
     vit_status status = load_tensor(loader, &head->weight, weight.text, shape, convolution ? 4 : 2);
@@ -196,10 +198,30 @@ static vit_status load_mlp(const struct loader *loader, struct block *block, con
     return status == VIT_OK ? load_layer_scale(loader, &block->mlp.fc2, prefix, names->scale2) : status;
 }
 
-vit_status load_block(const struct loader *loader, struct block *block, const char *prefix,
-                      const struct block_names *names, size_t width)
+/* A file that lost a tensor on the way would otherwise pass for a model without it. */
+static vit_status check_optional_parts(struct loader *loader, const char *prefix, const struct block_names *names)
 {
-    vit_status status = load_norm(loader, &block->norm1, name_of("%s%s", prefix, names->norm1).text, width);
+    const char *const parts[] = {names->qkv != NULL ? names->qkv : names->query, names->scale1, names->scale2};
+    unsigned found = 1;
+    for (size_t i = 0; i < 3; i++)
+        if (parts[i] != NULL && load_find(loader, name_of(i == 0 ? "%s%s.bias" : "%s%s", prefix, parts[i]).text) != NULL)
+            found |= 2u << i;
+    if (loader->optional_parts == 0)
+        loader->optional_parts = found;
+    for (size_t i = 0; i < 3; i++)
+        if ((found ^ loader->optional_parts) & 2u << i)
+            return vit_error_set(loader->err, VIT_ERR_FORMAT, "tensor '%s%s%s' is %s, unlike in the first block", prefix,
+                                 parts[i], i == 0 ? ".bias" : "", found & 2u << i ? "there" : "missing");
+    return VIT_OK;
+}
+
+vit_status load_block(struct loader *loader, struct block *block, const char *prefix, const struct block_names *names,
+                      size_t width)
+{
+    vit_status status = check_optional_parts(loader, prefix, names);
+    if (status != VIT_OK)
+        return status;
+    status = load_norm(loader, &block->norm1, name_of("%s%s", prefix, names->norm1).text, width);
     if (status == VIT_OK)
         status = load_qkv(loader, &block->qkv, prefix, names, width);
     if (status == VIT_OK)
@@ -312,24 +334,16 @@ vit_status load_image_size(const struct loader *loader, size_t *height, size_t *
     return VIT_OK;
 }
 
-vit_status load_sizes(const struct loader *loader, const cJSON *object, const char *key, size_t *values, size_t capacity,
-                      size_t *count)
+vit_status load_global_pool(const struct loader *loader, const char **pool)
 {
-    const cJSON *list = json_get(object, key);
-    const bool one = list != NULL && !cJSON_IsArray(list);
-    size_t found = list == NULL ? 0 : one ? capacity : (size_t)cJSON_GetArraySize(list);
-    bool good = found <= capacity;
-    for (size_t i = 0; good && i < found; i++) {
-        const cJSON *item = one ? list : cJSON_GetArrayItem(list, (int)i);
-        good = is_size(item, MAX_WIDTH);
-        values[i] = good ? (size_t)item->valuedouble : 0;
-    }
-    if (!good)
-        return vit_error_set(loader->err, VIT_ERR_FORMAT,
-                             "config.json: \"%s\" must be a whole number from 1 to %d, or at most %zu of them", key,
-                             MAX_WIDTH, capacity);
-    *count = found;
-    return VIT_OK;
+    vit_status status = json_string(loader->folder->config, "global_pool", pool, NULL, loader->err);
+    return status == VIT_OK ? json_string(loader->folder->model_args, "global_pool", pool, NULL, loader->err) : status;
+}
+
+vit_status load_refuse_pool(const struct loader *loader, const char *pool, const char *allowed)
+{
+    return vit_error_set(loader->err, VIT_ERR_UNSUPPORTED, "config.json: \"global_pool\" is \"%.32s\"; supported is %s", pool,
+                         allowed);
 }
 
 vit_status load_check_heads(const struct loader *loader, size_t width, size_t heads)

@@ -24,6 +24,7 @@ struct loader {
     vit_error *err;
     float eps; /* of the norms that load_norm() reads */
     enum activation activation; /* of the blocks that load_block() reads */
+    unsigned optional_parts;    /* what the first of them has of what a model may lack; 0: none was read yet */
 };
 
 /* A tensor's name in the making; name_of("%s.%zu", ...).text lives to the end of the full expression. */
@@ -64,8 +65,8 @@ struct block_names {
 };
 
 /* All of a block's weights below "<prefix>"; its attention is the caller's. LayerScale (arXiv 2103.17239) is folded into
- * proj and fc2. */
-vit_status load_block(const struct loader *loader, struct block *block, const char *prefix,
+ * proj and fc2. A block that has not the same optional parts as the first is an error. */
+vit_status load_block(struct loader *loader, struct block *block, const char *prefix,
                       const struct block_names *names, size_t width);
 
 /* ---- the config ---- */
@@ -81,10 +82,10 @@ vit_status load_check_model_args(const struct loader *loader, const char *archit
                                  size_t count);
 /* The input size of the config: transformers' image_size, timm's img_size or input_size. */
 vit_status load_image_size(const struct loader *loader, size_t *height, size_t *width);
-/* Whole numbers, one or a list, into values [capacity]; one number counts for every entry. *count: 0 when the key is
- * missing, else how many. */
-vit_status load_sizes(const struct loader *loader, const cJSON *object, const char *key, size_t *values, size_t capacity,
-                      size_t *count);
+/* timm's global_pool, model_args before config; *pool stays as it is where neither says. */
+vit_status load_global_pool(const struct loader *loader, const char **pool);
+/* The error of a pooling that the architecture does not have; allowed: which it has. */
+vit_status load_refuse_pool(const struct loader *loader, const char *pool, const char *allowed);
 vit_status load_check_heads(const struct loader *loader, size_t width, size_t heads);
 
 #endif

@@ -67,8 +67,8 @@ static vit_status load_relations(const struct mvit_loader *loader, const float *
     vit_status status = load_tensor(base, &table, name, (size_t[]){rows, head_width}, 2);
     if (status == VIT_OK && relation(queries - 1, queries, 0, keys) >= rows)
         return vit_error_set(base->err, VIT_ERR_UNSUPPORTED,
-                             "tensor '%s': %zu relative positions do not reach over a grid of %zu: MViTv2 runs in its own "
-                             "image size only", name, rows, queries > keys ? queries : keys);
+                             "tensor '%s': %zu relative positions do not reach over a grid of %zu", name, rows,
+                             queries > keys ? queries : keys);
     if (status == VIT_OK && !size_multiply(queries * keys, head_width, &count))
         return vit_error_set(base->err, VIT_ERR_UNSUPPORTED, "a grid of %zu is too large", queries);
     if (status == VIT_OK)
@@ -84,26 +84,38 @@ static vit_status load_relations(const struct mvit_loader *loader, const float *
 
 /* ---- blocks ---- */
 
+/* The rows of "<prefix><name>", at most `most`. */
+static vit_status read_rows(const struct mvit_loader *loader, size_t *rows, const char *prefix, const char *name,
+                            size_t most)
+{
+    const struct name text = name_of("%s%s", prefix, name);
+    const struct tensor *tensor = load_find(&loader->base, text.text);
+    if (tensor == NULL || tensor->rank < 1 || tensor->shape[0] < 1 || tensor->shape[0] > most)
+        return vit_error_set(loader->base.err, VIT_ERR_FORMAT, "tensor '%s' is missing or has another shape", text.text);
+    *rows = tensor->shape[0];
+    return VIT_OK;
+}
+
 /* The width of attention off qkv, the heads off the queries' norm, the MLP's result off fc2. */
 static vit_status measure_block(const struct mvit_loader *loader, struct mvit_block *block, const char *prefix)
 {
-    const struct tensor *qkv = load_find(&loader->base, name_of("%sattn.qkv.weight", prefix).text);
-    const struct tensor *norm = load_find(&loader->base, name_of("%sattn.norm_q.weight", prefix).text);
-    const struct tensor *fc1 = load_find(&loader->base, name_of("%smlp.fc1.weight", prefix).text);
-    const struct tensor *fc2 = load_find(&loader->base, name_of("%smlp.fc2.weight", prefix).text);
-    const bool good = qkv != NULL && qkv->rank == 2 && qkv->shape[0] >= 3 && qkv->shape[0] <= 3 * MAX_WIDTH &&
-                      norm != NULL && norm->rank == 1 && norm->shape[0] >= 1 && norm->shape[0] <= MAX_WIDTH &&
-                      fc1 != NULL && fc1->rank == 2 && fc1->shape[0] >= 1 && fc1->shape[0] <= MAX_WIDTH &&
-                      fc2 != NULL && fc2->rank == 2 && fc2->shape[0] >= 1 && fc2->shape[0] <= MAX_WIDTH;
-    if (!good || qkv->shape[0] % (3 * norm->shape[0]) != 0)
-        return vit_error_set(loader->base.err, VIT_ERR_FORMAT,
-                             "block '%s': attn.qkv, attn.norm_q, mlp.fc1 or mlp.fc2 is missing or has another shape", prefix);
+    size_t qkv = 0, head_width = 1, hidden = 0;
+    vit_status status = read_rows(loader, &qkv, prefix, "attn.qkv.weight", 3 * MAX_WIDTH);
+    if (status == VIT_OK)
+        status = read_rows(loader, &head_width, prefix, "attn.norm_q.weight", MAX_WIDTH);
+    if (status == VIT_OK)
+        status = read_rows(loader, &hidden, prefix, "mlp.fc1.weight", MAX_WIDTH);
+    if (status == VIT_OK)
+        status = read_rows(loader, &block->out, prefix, "mlp.fc2.weight", MAX_WIDTH);
+    if (status == VIT_OK && qkv % (3 * head_width) != 0)
+        status = vit_error_set(loader->base.err, VIT_ERR_FORMAT,
+                               "tensor '%sattn.qkv.weight' has %zu rows, which are not three times heads of %zu", prefix, qkv,
+                               head_width);
     block->in = loader->channels;
-    block->width = qkv->shape[0] / 3;
-    block->heads = block->width / norm->shape[0];
-    block->out = fc2->shape[0];
-    block->mlp = (struct mlp){.fc1 = {.out = fc1->shape[0]}, .activation = ACTIVATION_GELU};
-    return VIT_OK;
+    block->width = qkv / 3;
+    block->heads = block->width / head_width;
+    block->mlp = (struct mlp){.fc1 = {.out = hidden}, .activation = ACTIVATION_GELU};
+    return status;
 }
 
 static vit_status load_attention(const struct mvit_loader *loader, struct mvit_block *block, const char *prefix,
@@ -202,25 +214,57 @@ static vit_status load_blocks(struct mvit_loader *loader)
 
 /* ---- all of it ---- */
 
+static bool ends_in(const char *text, const char *ending)
+{
+    const size_t length = strlen(text), tail = strlen(ending);
+    return length >= tail && strcmp(text + length - tail, ending) == 0;
+}
+
+/* The class token, by model_args.use_cls_token, else by the name; and with it the pooling, unless model_args says (the
+ * config's own global_pool is not what timm goes by here). */
+static vit_status read_pooling(struct mvit_loader *loader)
+{
+    const struct folder *folder = loader->base.folder;
+    struct mvit *mvit = loader->mvit;
+    bool class_token = ends_in(folder->name, "_cls");
+    vit_status status = json_bool(folder->model_args, "use_cls_token", &class_token, NULL, loader->base.err);
+    const char *pool = class_token ? "token" : "avg";
+    if (status == VIT_OK)
+        status = json_string(folder->model_args, "global_pool", &pool, NULL, loader->base.err);
+    if (status != VIT_OK)
+        return status;
+    mvit->prefix = class_token;
+    mvit->pool_token = strcmp(pool, "token") == 0;
+    if (!mvit->pool_token && strcmp(pool, "avg") != 0)
+        return load_refuse_pool(&loader->base, pool, "token or avg");
+    if (mvit->pool_token && !class_token)
+        return vit_error_set(loader->base.err, VIT_ERR_FORMAT, "config.json: \"global_pool\" is \"token\", and the model has "
+                             "no class token");
+    return VIT_OK;
+}
+
+/* Relative positions are for one size of the grid. */
+static vit_status read_size(struct mvit_loader *loader)
+{
+    struct mvit *mvit = loader->mvit;
+    const size_t wanted = loader->base.folder->image_size;
+    vit_status status = load_image_size(&loader->base, &mvit->image_height, &mvit->image_width);
+    if (status == VIT_OK && wanted > 0 && (wanted != mvit->image_height || wanted != mvit->image_width))
+        return vit_error_set(loader->base.err, VIT_ERR_UNSUPPORTED,
+                             "an image size of %zu: MViTv2 runs in its own size only, this one in %zux%zu", wanted,
+                             mvit->image_height, mvit->image_width);
+    return status;
+}
+
 static vit_status configure(struct mvit_loader *loader)
 {
     static const char *const known[] = {"img_size", "in_chans", "num_classes", "embed_dim", "depths", "num_heads",
                                         "mlp_ratio", "expand_attn", "qkv_bias", "use_cls_token", "global_pool",
                                         "drop_rate", "drop_path_rate"};
-    const struct folder *folder = loader->base.folder;
-    struct mvit *mvit = loader->mvit;
-    const char *pool = load_find(&loader->base, "cls_token") != NULL ? "token" : "avg";
     vit_status status = load_check_model_args(&loader->base, "mvitv2", known, sizeof known / sizeof known[0]);
     if (status == VIT_OK)
-        status = json_string(folder->model_args, "global_pool", &pool, NULL, loader->base.err);
-    mvit->pool_token = strcmp(pool, "token") == 0;
-    if (status == VIT_OK && !mvit->pool_token && strcmp(pool, "avg") != 0)
-        return vit_error_set(loader->base.err, VIT_ERR_UNSUPPORTED,
-                             "config.json: \"global_pool\" is \"%.32s\"; \"token\" and \"avg\" are supported", pool);
-    mvit->image_height = mvit->image_width = folder->image_size;
-    if (status == VIT_OK && folder->image_size == 0)
-        status = load_image_size(&loader->base, &mvit->image_height, &mvit->image_width);
-    return status;
+        status = read_pooling(loader);
+    return status == VIT_OK ? read_size(loader) : status;
 }
 
 static vit_status load_patches(struct mvit_loader *loader)
@@ -234,11 +278,8 @@ static vit_status load_patches(struct mvit_loader *loader)
     if (status == VIT_OK && loader->height * loader->width > MAX_TOKENS)
         return vit_error_set(loader->base.err, VIT_ERR_UNSUPPORTED, "%zux%zu patches per image are more than %d",
                              loader->height, loader->width, MAX_TOKENS);
-    mvit->prefix = load_find(&loader->base, "cls_token") != NULL;
     if (status == VIT_OK && mvit->prefix > 0)
         status = load_tensor(&loader->base, &mvit->class_token, "cls_token", (size_t[]){1, 1, loader->channels}, 3);
-    if (status == VIT_OK && mvit->pool_token && mvit->prefix == 0)
-        return vit_error_set(loader->base.err, VIT_ERR_FORMAT, "tensor 'cls_token' is missing, and the pooling is \"token\"");
     return status;
 }
 

@@ -173,10 +173,15 @@ static vit_status describe(struct bit *bit, vit_model_info *info, vit_error *err
 
 static vit_status load_parts(struct bit *bit, const struct folder *folder, vit_error *err)
 {
-    static const char *const known[] = {"in_chans", "num_classes", "drop_rate", "drop_path_rate", "img_size"};
+    static const char *const known[] = {"in_chans", "num_classes", "drop_rate", "drop_path_rate", "img_size", "global_pool"};
     struct loader loader = {.folder = folder, .err = err, .eps = 1e-5f};
     size_t height = folder->image_size, width = folder->image_size;
     vit_status status = load_check_model_args(&loader, "resnetv2", known, sizeof known / sizeof known[0]);
+    const char *pool = "avg";
+    if (status == VIT_OK)
+        status = load_global_pool(&loader, &pool);
+    if (status == VIT_OK && strcmp(pool, "avg") != 0)
+        return load_refuse_pool(&loader, pool, "avg");
     if (status == VIT_OK && folder->image_size == 0)
         status = load_image_size(&loader, &height, &width);
     if (status == VIT_OK)

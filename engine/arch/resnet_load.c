@@ -59,13 +59,13 @@ static vit_status load_conv_norm(const struct loader *loader, const struct resne
     return load_norm(loader, norm, name, resnet->kind == RESNET_BIT ? conv->in : conv->out);
 }
 
+/* The first block of a stage has a convolution in its shortcut. */
 static vit_status load_bottleneck(const struct loader *loader, struct resnet *resnet, struct bottleneck *block,
-                                  const char *prefix, size_t stride)
+                                  const char *prefix, size_t stride, bool projected)
 {
     const size_t height = resnet->out_height, width = resnet->out_width, in = resnet->channels;
     struct conv *const convs[] = {&block->conv1, &block->conv2, &block->conv3};
     struct norm *const norms[] = {&block->norm1, &block->norm2, &block->norm3};
-    const bool projected = load_find(loader, name_of("%sdownsample.conv.weight", prefix).text) != NULL;
     size_t channels = in, y = height, x = width;
     vit_status status = VIT_OK;
     for (size_t i = 0; status == VIT_OK && i < 3; i++) {
@@ -134,7 +134,7 @@ vit_status resnet_load(struct resnet *resnet, const struct loader *loader, const
         const size_t count = load_count(loader, blocks.text, "conv1.weight");
         for (size_t i = 0; status == VIT_OK && i < count; i++)
             status = load_bottleneck(loader, resnet, &resnet->blocks[index++], name_of("%s%zu.", blocks.text, i).text,
-                                     stage > 0 && i == 0 ? 2 : 1);
+                                     stage > 0 && i == 0 ? 2 : 1, i == 0);
     }
     return status;
 }

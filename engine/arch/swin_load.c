@@ -59,9 +59,14 @@ static vit_status configure(struct swin_loader *loader)
     struct swin *swin = loader->swin;
     loader->base.eps = fixed_eps;
     loader->base.activation = ACTIVATION_GELU;
+    const char *pool = "avg";
     vit_status status = folder->layout == LAYOUT_TIMM
                             ? load_check_model_args(&loader->base, "swin", known, sizeof known / sizeof known[0])
                             : load_transformers_keys(&loader->base);
+    if (status == VIT_OK && folder->layout == LAYOUT_TIMM)
+        status = load_global_pool(&loader->base, &pool);
+    if (status == VIT_OK && strcmp(pool, "avg") != 0)
+        return load_refuse_pool(&loader->base, pool, "avg");
     swin->image_height = swin->image_width = folder->image_size;
     if (status == VIT_OK && folder->image_size == 0)
         status = load_image_size(&loader->base, &swin->image_height, &swin->image_width);
@@ -156,7 +161,7 @@ static vit_status load_attention(const struct swin_loader *loader, struct attent
     return VIT_OK;
 }
 
-static vit_status load_blocks(const struct swin_loader *loader, size_t index)
+static vit_status load_blocks(struct swin_loader *loader, size_t index)
 {
     struct swin_stage *stage = &loader->swin->stages[index];
     const struct name blocks = name_of("%sblocks.", stage_name(loader, index).text);
@@ -228,7 +233,7 @@ static vit_status load_merge(const struct swin_loader *loader, size_t index)
                             : status;
 }
 
-static vit_status load_stages(const struct swin_loader *loader)
+static vit_status load_stages(struct swin_loader *loader)
 {
     struct swin *swin = loader->swin;
     const struct name first = name_of("blocks.0.%s.weight", loader->names->block.norm1);

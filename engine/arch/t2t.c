@@ -170,9 +170,9 @@ static vit_status load_unfolded_norm(const struct loader *loader, struct norm *n
 }
 
 static vit_status load_unfolded_linear(const struct loader *loader, struct linear *linear, const char *name, size_t out,
-                                       size_t channels, size_t area)
+                                       size_t channels, size_t area, enum bias bias)
 {
-    vit_status status = load_linear(loader, linear, name, out, channels * area, BIAS_OPTIONAL);
+    vit_status status = load_linear(loader, linear, name, out, channels * area, bias);
     return status == VIT_OK ? load_reordered(loader, &linear->weight, out, channels, area) : status;
 }
 
@@ -207,7 +207,7 @@ static vit_status load_token_layer(const struct loader *loader, struct token_lay
         status = load_unfolded_norm(loader, &layer->norm1, name_of("%snorm1", prefix).text, channels, area);
     if (status == VIT_OK)
         status = load_unfolded_linear(loader, &layer->qkv, name_of("%s%s", prefix, performer ? "kqv" : "attn.qkv").text,
-                                      3 * width, channels, area);
+                                      3 * width, channels, area, performer ? BIAS_REQUIRED : BIAS_OPTIONAL);
     if (status == VIT_OK)
         status = load_linear(loader, &layer->proj, name_of("%s%sproj", prefix, attention).text, width, width,
                              BIAS_REQUIRED);
@@ -234,7 +234,7 @@ static vit_status load_layers(const struct vit_loader *loader, struct t2t_stem *
     }
     stem->last_split = split;
     return status == VIT_OK ? load_unfolded_linear(base, &stem->project, "tokens_to_token.project", loader->vit->width,
-                                                   channels, 9)
+                                                   channels, 9, BIAS_REQUIRED)
                             : status;
 }
 

@@ -42,6 +42,22 @@ static size_t heads_by_name(const char *architecture)
     return 0;
 }
 
+/* The registers that model_args, else a name like vit_small_patch14_reg4_dinov2, promises must be there. */
+static vit_status check_registers(const struct loader *loader)
+{
+    const char *in_name = strstr(loader->folder->name, "_reg");
+    const bool named = in_name != NULL && in_name[4] >= '1' && in_name[4] <= '9' && in_name[5] == '_';
+    const struct tensor *tensor = load_find(loader, "reg_token");
+    size_t promised = named ? (size_t)(in_name[4] - '0') : 0;
+    const size_t found = tensor != NULL && tensor->rank == 3 ? tensor->shape[1] : 0;
+    vit_status status = json_size(loader->folder->model_args, "reg_tokens", 0, MAX_TOKENS, &promised, NULL, loader->err);
+    if (status == VIT_OK && found != promised)
+        status = vit_error_set(loader->err, VIT_ERR_FORMAT,
+                               "tensor 'reg_token' holds %zu register tokens, \"model_args.reg_tokens\" or the "
+                               "architecture's name says %zu", found, promised);
+    return status;
+}
+
 /* What timm's architectures of these names have that neither tensors nor model_args show. */
 static vit_status configure_by_name(struct vit_loader *loader, const char **activation)
 {
@@ -99,6 +115,8 @@ vit_status vit_configure_timm(struct vit_loader *loader)
     const char *activation;
     vit_status status =
         load_check_model_args(base, loader->family->architecture, known, sizeof known / sizeof known[0]);
+    if (status == VIT_OK)
+        status = check_registers(base);
     if (status == VIT_OK)
         status = configure_by_name(loader, &activation);
     if (status == VIT_OK)

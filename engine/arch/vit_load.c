@@ -264,9 +264,7 @@ static vit_status choose_pooling(struct vit_loader *loader)
     const char *pool = "token";
     vit_status status = VIT_OK;
     if (timm) {
-        status = json_string(base->folder->config, "global_pool", &pool, NULL, base->err);
-        if (status == VIT_OK)
-            status = json_string(base->folder->model_args, "global_pool", &pool, NULL, base->err);
+        status = load_global_pool(base, &pool);
         if (load_find(base, "head_dist.weight") == NULL)
             names->head_distilled = NULL;
     } else if (load_find(base, "cls_classifier.weight") != NULL) { /* DeiTForImageClassificationWithTeacher */
@@ -281,8 +279,7 @@ static vit_status choose_pooling(struct vit_loader *loader)
     else if (strcmp(pool, "token") == 0)
         loader->vit->pooling = names->head_distilled != NULL ? POOL_DISTILLED : loader->family->pooling;
     else
-        return vit_error_set(base->err, VIT_ERR_UNSUPPORTED,
-                             "config.json: \"global_pool\" is \"%.32s\"; \"token\" and \"avg\" are supported", pool);
+        return load_refuse_pool(base, pool, "token or avg");
     return VIT_OK;
 }
 

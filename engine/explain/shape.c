@@ -15,12 +15,15 @@ const char *vit_attention_name(vit_attention method)
 
 static vit_status unsupported(const vit_model_info *info, vit_attention method, vit_error *err)
 {
-    if (method == VIT_ATTENTION_ROLLOUT && !info->class_token && (info->explanations & 1u << VIT_ATTENTION_RAW))
+    const bool legrad = info->explanations & 1u << VIT_ATTENTION_LEGRAD;
+    if (info->explanations == 0)
+        return vit_error_set(err, VIT_ERR_UNSUPPORTED, "this model (architecture %s) has no attention to show",
+                             info->architecture);
+    if (method == VIT_ATTENTION_ROLLOUT && legrad && !info->class_token)
         return vit_error_set(err, VIT_ERR_UNSUPPORTED,
-                             "rollout is the class token's row, and this model has no class token: ask for raw%s",
-                             info->explanations & 1u << VIT_ATTENTION_LEGRAD ? " or legrad" : "");
-    return vit_error_set(err, VIT_ERR_UNSUPPORTED, "%s is not defined for this model (architecture %s)",
-                         vit_attention_name(method), info->architecture);
+                             "rollout is the class token's row, and this model has no class token: ask for raw or legrad");
+    return vit_error_set(err, VIT_ERR_UNSUPPORTED, "%s is not defined for this model (architecture %s): ask for raw%s",
+                         vit_attention_name(method), info->architecture, legrad ? " or legrad" : "");
 }
 
 static vit_status check_method(const vit_model_info *info, const vit_explain *explain, vit_error *err)

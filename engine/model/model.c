@@ -10,7 +10,7 @@
 #include "engine/math/cpu.h"
 #include "engine/store/json.h"
 
-enum { PATH_BYTES = 4096, MAX_IMAGE_SIZE = 1 << 14 };
+enum { PATH_BYTES = 4096, MAX_IMAGE_SIZE = 1 << 14, MAX_SAID_CLASSES = 1 << 30 };
 
 /* Which layout it is, and the name that the table of architectures goes by. */
 static vit_status identify(struct folder *folder, const cJSON *config, vit_error *err)
@@ -29,8 +29,12 @@ static vit_status identify(struct folder *folder, const cJSON *config, vit_error
             folder->pretrained = config;
     } else {
         return vit_error_set(err, VIT_ERR_FORMAT,
-                             "config.json: neither \"model_type\" (transformers) nor \"architecture\" (timm) is there");
+                             "config.json: there is neither \"model_type\" (transformers) nor \"architecture\" (timm), as "
+                             "a string");
     }
+    if ((folder->model_args != NULL && !cJSON_IsObject(folder->model_args)) ||
+        (folder->pretrained != NULL && !cJSON_IsObject(folder->pretrained)))
+        return vit_error_set(err, VIT_ERR_FORMAT, "config.json: \"model_args\" and \"pretrained_cfg\" must be objects");
     if (strlen(folder->name) > 64)
         return vit_error_set(err, VIT_ERR_FORMAT, "config.json: the architecture's name is too long");
     return VIT_OK;
@@ -69,6 +73,22 @@ static vit_status read_preprocessor(vit_preprocess *preprocess, const char *path
     return status;
 }
 
+/* timm's configs say the number of classes as well. */
+static vit_status check_classes(const struct folder *folder, size_t classes, vit_error *err)
+{
+    const cJSON *const places[] = {folder->config, folder->model_args};
+    for (size_t i = 0; folder->layout == LAYOUT_TIMM && i < 2; i++) {
+        size_t said = classes;
+        vit_status status = json_size(places[i], "num_classes", 1, MAX_SAID_CLASSES, &said, NULL, err);
+        if (status == VIT_OK && said != classes)
+            status = vit_error_set(err, VIT_ERR_FORMAT, "config.json: \"num_classes\" is %zu, the head has %zu", said,
+                                   classes);
+        if (status != VIT_OK)
+            return status;
+    }
+    return VIT_OK;
+}
+
 /* A transformers folder tells its preprocessing itself, and models that take any size go by it; timm's follows from the
  * model's size. */
 static vit_status load(struct vit_model *model, const struct folder *folder, const char *path, vit_error *err)
@@ -77,6 +97,8 @@ static vit_status load(struct vit_model *model, const struct folder *folder, con
     vit_status status = timm ? VIT_OK : read_preprocessor(&model->preprocess, path, err);
     if (status == VIT_OK)
         status = model->arch->load(&model->state, folder, &model->info, err);
+    if (status == VIT_OK)
+        status = check_classes(folder, model->info.classes, err);
     if (status != VIT_OK)
         return status;
     const size_t height = model->info.image_height, width = model->info.image_width;

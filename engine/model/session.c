@@ -128,13 +128,14 @@ vit_status vit_session_create(vit_session **session, const vit_model *model, siz
     vit_session *created = calloc(1, sizeof *created);
     if (created == NULL || !size_multiply(model->arch->memory(model->state, max_batch), sizeof(float), &bytes)) {
         free(created);
-        return vit_error_set(err, VIT_ERR_NO_MEMORY, "no memory for a session of %zu images", max_batch);
+        return vit_error_set(err, VIT_ERR_NO_MEMORY, "no memory for batches of up to %zu images", max_batch);
     }
     *created = (vit_session){.model = model, .max_batch = max_batch};
     if (!allocate(created, bytes)) {
         vit_session_free(created);
-        return vit_error_set(err, VIT_ERR_NO_MEMORY, "no memory for a session of %zu images (%zu bytes)", max_batch,
-                             bytes);
+        return vit_error_set(err, VIT_ERR_NO_MEMORY,
+                             "no memory for batches of up to %zu of the model's %zux%zu images", max_batch,
+                             model->info.image_width, model->info.image_height);
     }
     *session = created;
     return VIT_OK;

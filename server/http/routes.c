@@ -124,7 +124,7 @@ static void check_explanation(struct request *request)
         problem_set(&request->problem, 422, "unsupported_explanation", "%s", error.message);
     else if (status != VIT_OK)
         problem_set(&request->problem, 400, "invalid_parameter", "%s", error.message);
-    else if (request->route->finish == finish_attention_distance && !(info->explanations & 1u << VIT_ATTENTION_RAW))
+    else if (request->route->finish == finish_attention_distance && !info->distances)
         problem_set(&request->problem, 422, "unsupported_explanation",
                     "attention distances are not defined for this model (architecture %s)", info->architecture);
 }
