@@ -60,18 +60,35 @@ static void print_stages(const vit_model_info *info)
     }
 }
 
+/* A ResNet has no patches; where stages differ, the tokens are those at the end. */
+static void print_input(const vit_model_info *info)
+{
+    printf("input           %zux%zu pixels", info->image_width, info->image_height);
+    if (info->heads > 0)
+        printf(", patches of %zu, %zu tokens%s", info->patch_size, info->tokens,
+               stage_length(info, 0) < info->layers ? " at the end" : "");
+    puts("");
+}
+
+static void print_size(const vit_model_info *info)
+{
+    printf("size            %zu layers, width %zu", info->layers, info->width);
+    if (info->heads > 0)
+        printf(", %zu heads, MLP %zu", info->heads, info->mlp_width);
+    if (info->parameters < 1000000)
+        printf("; %llu parameters\n", (unsigned long long)info->parameters);
+    else
+        printf("; %.1f million parameters\n", (double)info->parameters / 1e6);
+}
+
 static void print_model(const vit_model *model, double flops)
 {
     const vit_model_info *info = vit_model_describe(model);
     printf("architecture    %s (%s layout)\n", info->architecture, info->layout);
-    printf("input           %zux%zu pixels, patches of %zu, %zu tokens\n", info->image_width, info->image_height,
-           info->patch_size, info->tokens);
-    printf("size            %zu layers, width %zu", info->layers, info->width);
-    if (info->heads > 0)
-        printf(", %zu heads, MLP %zu", info->heads, info->mlp_width);
-    printf("; %.1f million parameters\n", (double)info->parameters / 1e6);
+    print_input(info);
+    print_size(info);
     print_stages(info);
-    printf("cost            %.2f GFLOP per image\n", flops / 1e9);
+    printf("cost            %.2f %s per image\n", flops < 1e9 ? flops / 1e6 : flops / 1e9, flops < 1e9 ? "MFLOP" : "GFLOP");
     printf("weights         stored as %s, computed in %s: %.1f MB\n", info->stored_dtype, info->dtype,
            4 * (double)info->parameters / 1e6);
     printf("head            pooling %s, activation %s, embedding of %zu\n", info->pooling, info->activation,
@@ -88,13 +105,13 @@ int command_inspect(const struct cli *cli)
     char clean[4 * sizeof err.message];
     vit_model *model = NULL;
     vit_session *session = NULL;
-    double flops = 0, seconds = 0;
+    double flops = 0;
     const vit_options options = {.image_size = (size_t)cli->config.image_size};
     vit_status status = vit_model_open(&model, cli->operands[0], &options, &err);
     if (status == VIT_OK)
         status = vit_session_create(&session, model, 1, &err);
     if (status == VIT_OK)
-        status = vit_session_gemm_floor(session, 1, &flops, &seconds, &err);
+        status = vit_session_gemm_floor(session, 1, &flops, NULL, &err);
     if (status == VIT_OK)
         print_model(model, flops);
     else

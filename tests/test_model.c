@@ -702,6 +702,9 @@ START_TEST(test_gemm_floor_counts_the_products)
     double wanted = 2 * (2 * 36 * 192 * c + 3 * block + 2 * c * 10);
     ck_assert_double_eq(flops, wanted);
     ck_assert(seconds > 0);
+    flops = 0;
+    ck_assert_int_eq(vit_session_gemm_floor(session, 2, &flops, NULL, &err), VIT_OK);
+    ck_assert_double_eq(flops, wanted);
     vit_session_free(session);
     fixture_close(&f);
 }

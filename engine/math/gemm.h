@@ -25,8 +25,10 @@ struct gemm {
     size_t ldc;
 };
 
-/* A list of calls, for benchmarks that repeat just the products of a forward pass. */
+/* A list of calls, for benchmarks that repeat just the products of a forward pass, or that only count them: then a call
+ * writes zeros instead of computing. */
 struct gemm_trace {
+    bool counts_only;
     struct gemm *calls;
     size_t count, capacity;
     bool out_of_memory;

@@ -328,7 +328,7 @@ static vit_status trace_forward(vit_session *session, size_t count, const float 
 vit_status vit_session_gemm_floor(vit_session *session, size_t count, double *flops, double *seconds, vit_error *err)
 {
     const vit_model_info *info = &session->model->info;
-    struct gemm_trace trace = {0};
+    struct gemm_trace trace = {.counts_only = seconds == NULL};
     vit_status status = check_count(session, count, err);
     if (status != VIT_OK)
         return status;
@@ -340,9 +340,10 @@ vit_status vit_session_gemm_floor(vit_session *session, size_t count, double *fl
         status = trace_forward(session, count, pixels, logits, &trace, err);
     if (status == VIT_OK) {
         double start = seconds_now();
-        for (size_t i = 0; i < trace.count; i++)
+        for (size_t i = 0; i < trace.count && seconds != NULL; i++)
             gemm_run(&trace.calls[i], NULL);
-        *seconds = seconds_now() - start;
+        if (seconds != NULL)
+            *seconds = seconds_now() - start;
         *flops = gemm_trace_flops(&trace);
     }
     gemm_trace_release(&trace);
