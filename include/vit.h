@@ -43,7 +43,8 @@ typedef struct vit_model_info {
     const char *pooling;      /* "token", "avg", "token+avg" or "token+distillation" */
     const char *activation;   /* "gelu", "gelu_new", "quick_gelu", "swiglu" or "relu" */
     size_t image_height, image_width; /* H, W */
-    size_t patch_size;                /* P: pixels from one patch to the next, in either direction */
+    size_t patch_size;                /* P: pixels from one patch to the next, where the picture is cut up; of a ResNet,
+                                         from one position of its last map to the next */
     size_t grid_height, grid_width;   /* gh, gw */
     size_t tokens;                    /* T, prefix tokens included */
     size_t prefix_tokens;             /* class, distillation and register tokens, before the patches */
@@ -143,8 +144,8 @@ vit_status vit_session_create(vit_session **session, const vit_model *model, siz
 void vit_session_free(vit_session *session);
 
 /* Runs `count` (1 .. max_batch) images. An image's results are bit-identical whatever else is in the batch and
- * however large it is. VIT_ERR_ARGUMENT: count out of range, or an explanation that vit_explain_shape() refuses; no
- * image is run. VIT_ERR_FORMAT: the model gives an image a logit that is not finite; the other images have their
+ * however large it is. VIT_ERR_ARGUMENT: count out of range. An explanation that vit_explain_shape() refuses, with
+ * its status: no image is run. VIT_ERR_FORMAT: the model gives an image a logit that is not finite; the other images have their
  * results, and each image's status says which it is.
  *
  * distances: for each layer and head the distance between the centres of two patches, averaged over all query patches
@@ -168,7 +169,7 @@ enum { VIT_FILTERS = 28 };
 vit_status vit_model_filters(const vit_model *model, float *components, float *variances, size_t *count, vit_error *err);
 
 /* similarity [gh, gw, gh, gw]: the cosine between the position embeddings of any two patches.
- * VIT_ERR_UNSUPPORTED: the model has no learned position embeddings. */
+ * VIT_ERR_UNSUPPORTED: the model has no position embeddings. */
 vit_status vit_model_positions(const vit_model *model, float *similarity, vit_error *err);
 
 /* ---- scores ---- */

@@ -255,8 +255,9 @@ bool config_put_model(struct config *config, const struct config_model_text *tex
         return fail(error, "found an empty path, allowed is a model folder");
     if (text->dtype != NULL && !set_enum(&model.dtype, find_row("dtype"), text->dtype, error))
         return false;
-    if (text->image_size != NULL && !set_int(&model.image_size, find_row("image_size"), text->image_size, error))
-        return false;
+    struct config_error why;
+    if (text->image_size != NULL && !set_int(&model.image_size, find_row("image_size"), text->image_size, &why))
+        return fail(error, "image_size: %.200s", why.message);
     model.name = name != NULL ? or_exit(strdup(name)) : folder_name(path);
     if (!check_name(config, model.name, error)) {
         free(model.name);

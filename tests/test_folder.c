@@ -16,9 +16,8 @@
 #include "engine/layers/layers.h"
 #include "vit.h"
 
-enum { MOST_BYTES = 1 << 21 };
-
 static char folder[256];
+static size_t most_bytes = 2 << 20; /* of a file */
 
 static void write_file(const char *name, const void *bytes, size_t length)
 {
@@ -36,8 +35,8 @@ static char *read_file(const char *from, const char *name, size_t *length)
     snprintf(path, sizeof path, "%s/%s", from, name);
     FILE *file = fopen(path, "rb");
     ck_assert_msg(file != NULL, "%s", path);
-    char *bytes = malloc(MOST_BYTES + 1);
-    *length = fread(bytes, 1, MOST_BYTES, file);
+    char *bytes = malloc(most_bytes + 1);
+    *length = fread(bytes, 1, most_bytes, file);
     bytes[*length] = '\0';
     fclose(file);
     return bytes;
@@ -197,7 +196,7 @@ START_TEST(test_safetensors_header_is_checked)
         vit_status status;
         const char *words;
     } cases[] = {
-        {rename_head, 0, VIT_ERR_UNSUPPORTED, "'classifier.weight' [classes, 64] is missing"},
+        {rename_head, 0, VIT_ERR_UNSUPPORTED, "'classifier.weight' [classes, width] is missing"},
         {unknown_dtype, 0, VIT_ERR_FORMAT, "'classifier.weight': \"dtype\" F13 is unknown"},
         {integer_dtype, 0, VIT_ERR_UNSUPPORTED, "'classifier.weight': F32, F16 or BF16 was expected, I32 was found"},
         {transposed_shape, 0, VIT_ERR_FORMAT, "'classifier.weight': [64, 64] was expected, [64, 10] was found"},
@@ -388,36 +387,52 @@ END_TEST
 
 enum { POSITIONS = 17, WIDTH = 48 }; /* of golden/vit-timm */
 
-/* Takes a tensor out of the copy, and its data with it. */
-static void drop_tensor(const char *name)
+/* Takes a tensor out of the copy, and its data with it; with a shape, puts one of zeros in its place. */
+static void replace_tensor(const char *name, const size_t *shape, size_t rank)
 {
-    size_t length;
+    size_t length, begin = 0, bytes = 0, added = shape != NULL ? sizeof(float) : 0;
     char *file = read_file(folder, "model.safetensors", &length);
     uint64_t size;
     memcpy(&size, file, 8);
     cJSON *header = cJSON_ParseWithLength(file + 8, size), *item, *offset;
-    const cJSON *place = cJSON_GetObjectItem(cJSON_GetObjectItem(header, name), "data_offsets");
-    ck_assert_msg(place != NULL, "%s", name);
-    const size_t begin = (size_t)place->child->valuedouble, bytes = (size_t)place->child->next->valuedouble - begin;
-    cJSON_DeleteItemFromObject(header, name);
+    const size_t old = length - 8 - size;
+    if ((item = cJSON_GetObjectItem(header, name)) != NULL) {
+        const cJSON *place = cJSON_GetObjectItem(item, "data_offsets");
+        begin = (size_t)place->child->valuedouble;
+        bytes = (size_t)place->child->next->valuedouble - begin;
+        cJSON_DeleteItemFromObject(header, name);
+    }
     cJSON_ArrayForEach(item, header) {
         cJSON_ArrayForEach(offset, cJSON_GetObjectItem(item, "data_offsets"))
             if (offset->valuedouble > (double)begin)
                 cJSON_SetNumberValue(offset, offset->valuedouble - (double)bytes);
     }
+    if (shape != NULL) {
+        item = cJSON_AddObjectToObject(header, name);
+        cJSON_AddStringToObject(item, "dtype", "F32");
+        cJSON *sides = cJSON_AddArrayToObject(item, "shape");
+        for (size_t i = 0; i < rank; i++, added *= shape[i - 1])
+            cJSON_AddItemToArray(sides, cJSON_CreateNumber((double)shape[i]));
+        const double place[] = {(double)(old - bytes), (double)(old - bytes + added)};
+        cJSON_AddItemToObject(item, "data_offsets", cJSON_CreateDoubleArray(place, 2));
+    }
     char *text = cJSON_PrintUnformatted(header), *data = file + 8 + size;
     const uint64_t new_size = strlen(text);
-    const size_t left = length - 8 - size - bytes;
-    char *changed = malloc(8 + new_size + left);
+    char *changed = calloc(1, 8 + new_size + old - bytes + added);
     memcpy(changed, &new_size, 8);
     memcpy(changed + 8, text, new_size);
     memcpy(changed + 8 + new_size, data, begin);
-    memcpy(changed + 8 + new_size + begin, data + begin + bytes, left - begin);
-    write_file("model.safetensors", changed, 8 + new_size + left);
+    memcpy(changed + 8 + new_size + begin, data + begin + bytes, old - bytes - begin);
+    write_file("model.safetensors", changed, 8 + new_size + old - bytes + added);
     free(changed);
     free(text);
     cJSON_Delete(header);
     free(file);
+}
+
+static void drop_tensor(const char *name)
+{
+    replace_tensor(name, NULL, 0);
 }
 
 /* What a model may lack is missing in one place only, or against the config's word: the file is damaged. */
@@ -574,21 +589,42 @@ END_TEST
 
 /* ---- damage ---- */
 
-/* Runs an image of noise, if the model is small. */
+/* Runs an image of noise, if the model is small, with every explanation it has. */
 static void run_noise(const vit_model *model)
 {
     const vit_model_info *info = vit_model_describe(model);
     const size_t floats = 3 * info->image_height * info->image_width;
     vit_session *session = NULL;
     vit_error err;
-    if (floats > 3 * 256 * 256 || info->tokens > 1000 || vit_session_create(&session, model, 1, &err) != VIT_OK)
+    if (floats > 3 * 400 * 400 || info->tokens > 1000 || vit_session_create(&session, model, 1, &err) != VIT_OK)
         return;
     float *pixels = calloc(floats, sizeof *pixels), *logits = calloc(info->classes, sizeof *logits);
-    const vit_item item = {.pixels = pixels, .logits = logits};
-    vit_session_run(session, &item, 1, &err);
+    for (int method = 0; method < VIT_ATTENTION_COUNT; method++) {
+        const vit_explain explain = {.method = (vit_attention)method, .layer = VIT_LAYER_DEFAULT, .head = VIT_HEAD_MEAN};
+        vit_map_shape shape = {.floats = 1};
+        if (method > 0 && vit_explain_shape(model, &explain, &shape, &err) != VIT_OK)
+            continue;
+        float *map = calloc(shape.floats, sizeof *map);
+        const vit_item item = {.pixels = pixels, .logits = logits, .explain = method > 0 ? &explain : NULL, .map = map};
+        vit_session_run(session, &item, 1, &err);
+        free(map);
+    }
     vit_session_free(session);
     free(pixels);
     free(logits);
+}
+
+/* Opens the copy, and runs what opens. */
+static void try_copy(size_t image_size)
+{
+    const vit_options options = {.image_size = image_size};
+    vit_model *model = NULL;
+    vit_error err = {""};
+    if (vit_model_open(&model, folder, &options, &err) == VIT_OK)
+        run_noise(model);
+    else
+        ck_assert(err.message[0] != '\0' && model == NULL);
+    vit_model_free(model);
 }
 
 /* Random damage to the header and to the JSON files: an error or a model that runs, never a crash. */
@@ -610,13 +646,7 @@ static void damage(const char *name, unsigned *seed, int rounds)
             damaged[at] = digit ? (char)('0' + (*seed >> 24) % 10) : (char)(*seed >> 24);
         }
         write_file(name, damaged, length - (round % 5 == 1 ? (*seed >> 4) % length : 0));
-        vit_model *model = NULL;
-        vit_error err = {""};
-        if (vit_model_open(&model, folder, NULL, &err) == VIT_OK)
-            run_noise(model);
-        else
-            ck_assert_msg(err.message[0] != '\0' && model == NULL, "round %d", round);
-        vit_model_free(model);
+        try_copy(0);
     }
     write_file(name, original, length);
     free(damaged);
@@ -641,6 +671,145 @@ START_TEST(test_random_damage)
 }
 END_TEST
 
+/* Each tensor of a folder in turn without rows. */
+START_TEST(test_empty_tensors)
+{
+    copy_golden(damaged_folders[_i]);
+    size_t length;
+    uint64_t size;
+    char *original = read_file(folder, "model.safetensors", &length);
+    memcpy(&size, original, 8);
+    cJSON *header = cJSON_ParseWithLength(original + 8, size), *item, *side;
+    cJSON_ArrayForEach(item, header) {
+        size_t shape[8] = {0}, rank = 0;
+        cJSON_ArrayForEach(side, cJSON_GetObjectItem(item, "shape")) {
+            shape[rank] = rank > 0 ? (size_t)side->valuedouble : 0;
+            rank++;
+        }
+        if (rank == 0)
+            continue;
+        replace_tensor(item->string, shape, rank);
+        try_copy(0);
+        write_file("model.safetensors", original, length);
+    }
+    cJSON_Delete(header);
+    free(original);
+    assert_opens();
+}
+END_TEST
+
+/* Layers that need more memory than the first or the last: a block without re-attention after one with it, a last stage
+ * that widens. */
+START_TEST(test_uneven_layers_have_room)
+{
+    static const char *const mixing[] = {"reatten_matrix.weight", "reatten_matrix.bias",   "var_norm.weight",
+                                         "var_norm.bias",         "var_norm.running_mean", "var_norm.running_var",
+                                         "var_norm.num_batches_tracked"};
+    char name[80];
+    copy_golden("deepvit");
+    for (size_t i = 0; i < 7; i++) {
+        snprintf(name, sizeof name, "blocks.1.attn.%s", mixing[i]);
+        drop_tensor(name);
+    }
+    try_copy(320);
+    assert_opens();
+
+    static const struct {
+        const char *name;
+        size_t shape[2], rank;
+    } wide[] = {{"stages.3.blocks.0.mlp.fc1.weight", {1, 128}, 2},
+                {"stages.3.blocks.0.mlp.fc1.bias", {1}, 1},
+                {"stages.3.blocks.0.mlp.fc2.weight", {60000, 1}, 2},
+                {"stages.3.blocks.0.mlp.fc2.bias", {60000}, 1},
+                {"stages.3.blocks.0.shortcut_proj_mlp.weight", {60000, 128}, 2},
+                {"stages.3.blocks.0.shortcut_proj_mlp.bias", {60000}, 1},
+                {"norm.weight", {60000}, 1},
+                {"norm.bias", {60000}, 1},
+                {"head.fc.weight", {5, 60000}, 2}};
+    copy_golden("mvitv2-timm");
+    most_bytes = 64 << 20;
+    for (size_t i = 0; i < sizeof wide / sizeof wide[0]; i++)
+        replace_tensor(wide[i].name, wide[i].shape, wide[i].rank);
+    try_copy(0);
+    assert_opens();
+}
+END_TEST
+
+/* What only an architecture's name tells, in folders as hubs have them: without model_args, but in another width. */
+START_TEST(test_sizes_by_name)
+{
+    static const struct {
+        const char *golden, *name;
+        size_t heads;
+    } cases[] = {
+        {"vit-timm", "vit_tiny_patch16_224", 3},       {"vit-timm", "vit_wee_patch16_224", 4},
+        {"vit-timm", "vit_small_patch16_224", 6},      {"vit-timm", "deit3_medium_patch16_224", 8},
+        {"vit-timm", "vit_mediumd_patch16_224", 8},    {"vit-timm", "vit_base_patch16_224", 12},
+        {"vit-timm", "deit_base_patch16_224", 12},     {"vit-timm", "vit_base_patch16_gap_224", 16},
+        {"vit-timm", "vit_large_patch16_224", 16},     {"vit-timm", "vit_huge_patch14_224", 16},
+        {"vit-timm", "vit_giant_patch14_224", 16},     {"vit-timm", "vit_giant_patch14_dinov2", 24},
+        {"vit-timm", "vit_gigantic_patch14_224", 16},  {"vit-timm", "vit_little_patch16_224", 5},
+        {"vit-timm", "vit_betwixt_patch16_224", 10},   {"vit-timm", "vit_so150m_patch16_224", 14},
+        {"vit-timm", "vit_so150m2_patch16_224", 13},   {"vit-timm", "vit_base_patch32_plus_256", 14},
+        {"t2t-vit-performer", "t2t_vit_7", 4},         {"t2t-vit-performer", "t2t_vit_14", 6},
+        {"t2t-vit-performer", "t2t_vit_19", 7},        {"t2t-vit-transformer", "t2t_vit_t_24", 8},
+        {"t2t-vit-performer", "t2t_vit_14_wide", 12},  {"t2t-vit-performer", "t2t_vit_14_resnext", 32},
+        {"deepvit", "deepvit_patch16_224_re_attn_24b", 12}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        vit_model *model = NULL;
+        vit_error err = {""};
+        char words[80];
+        copy_golden(cases[i].golden);
+        edit_json("config.json", "architecture", cJSON_CreateString(cases[i].name));
+        edit_json("config.json", "model_args", cJSON_Parse("{\"img_size\": 64}"));
+        vit_status status = vit_model_open(&model, folder, NULL, &err);
+        snprintf(words, sizeof words, "a width of 48 cannot be split into %zu heads", cases[i].heads);
+        if (strncmp(cases[i].golden, "deepvit", 7) == 0)
+            ck_assert_msg(strstr(err.message, "'blocks.0.attn.reatten_matrix.weight': [12, 12, 1, 1] was expected") != NULL, "%s",
+                          err.message);
+        else if (48 % cases[i].heads != 0)
+            ck_assert_msg(status == VIT_ERR_FORMAT && strstr(err.message, words) != NULL, "%s: %s", cases[i].name, err.message);
+        else
+            ck_assert_msg(status == VIT_OK && vit_model_describe(model)->heads == cases[i].heads, "%s: %s", cases[i].name,
+                          err.message);
+        vit_model_free(model);
+        remove_folder();
+    }
+}
+END_TEST
+
+/* A name does what its arguments do. */
+START_TEST(test_settings_by_name)
+{
+    static const struct {
+        const char *golden, *name, *arguments;
+    } cases[] = {{"deepvit-s", "deepvit_S", "{\"num_heads\": 4, \"scale_adjustment\": 0.5, \"transform_scale\": true}"},
+                 {"deepvit-s", "deepvit_L", "{\"num_heads\": 4, \"scale_adjustment\": 0.5, \"transform_scale\": false}"},
+                 {"deepvit", "deepvit_patch16_224_re_attn_16b",
+                  "{\"num_heads\": 4, \"scale_adjustment\": 1, \"transform_scale\": false}"},
+                 {"vit-clip-timm", "vit_base_patch32_clip_quickgelu_224", "{\"num_heads\": 4, \"act_layer\": \"quick_gelu\"}"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        float by_name[9] = {0}, by_arguments[9] = {0};
+        copy_golden(cases[i].golden);
+        edit_json("config.json", "architecture", cJSON_CreateString(cases[i].name));
+        edit_json("config.json", "model_args", cJSON_Parse("{\"num_heads\": 4}"));
+        run_copy(by_name);
+        copy_golden(cases[i].golden);
+        if (strstr(cases[i].name, "quickgelu") == NULL)
+            edit_json("config.json", "architecture", cJSON_CreateString("deepvit_other"));
+        edit_json("config.json", "model_args", cJSON_Parse(cases[i].arguments));
+        run_copy(by_arguments);
+        ck_assert_mem_eq(by_name, by_arguments, sizeof by_name);
+    }
+    copy_golden("swin-hf");
+    edit_json("config.json", "window_size", cJSON_CreateNumber(8));
+    assert_refused(VIT_ERR_FORMAT, "\"window_size\" is 8, the tables of relative positions are for 4");
+    copy_golden("swin-timm");
+    edit_json("config.json", "architecture", cJSON_CreateString("resnet50"));
+    assert_refused(VIT_ERR_UNSUPPORTED, "mvitv2_*, resnetv2_*_bit*");
+}
+END_TEST
+
 int main(void)
 {
     vit_blas_init();
@@ -660,6 +829,10 @@ int main(void)
     tcase_add_test(tests, test_encodings_by_name);
     tcase_add_test(tests, test_encodings_are_checked);
     tcase_add_test(tests, test_image_size_is_checked);
+    tcase_add_test(tests, test_sizes_by_name);
+    tcase_add_test(tests, test_settings_by_name);
+    tcase_add_test(tests, test_uneven_layers_have_room);
+    tcase_add_loop_test(tests, test_empty_tensors, 0, DAMAGED);
     tcase_add_loop_test(tests, test_random_damage, 0, DAMAGED);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

@@ -153,6 +153,29 @@ static void check_raw_map(const struct daemon *daemon, const char *folder)
     reply_free(&reply);
 }
 
+/* Distances are there where GET /models says so, and else refused. */
+static void check_distances(const struct daemon *daemon, const char *folder)
+{
+    char path[200], input[200];
+    const char *name = strrchr(folder, '/') + 1;
+    snprintf(path, sizeof path, "/models/%s", name);
+    struct reply reply = daemon_get(daemon, path);
+    cJSON *model = reply_json(&reply);
+    const bool defined = cJSON_IsTrue(cJSON_GetObjectItem(model, "attention_distances"));
+    reply_free(&reply);
+    cJSON_Delete(model);
+    ck_assert_int_eq(defined, strncmp(name, "swin", 4) != 0 && strncmp(name, "mvit", 4) != 0 &&
+                                  strncmp(name, "resnet", 6) != 0 && strncmp(name, "deepvit", 7) != 0);
+    snprintf(path, sizeof path, "/attention-distance?model=%s", name);
+    snprintf(input, sizeof input, "%s/input.png", folder);
+    reply = post_picture(daemon, path, input);
+    if (defined)
+        ck_assert_msg(reply.status == 200, "%.500s", reply.body);
+    else
+        reply_assert_error(&reply, 422, "unsupported_explanation");
+    reply_free(&reply);
+}
+
 /* The logits of every golden folder, over HTTP, and its attention map. */
 START_TEST(test_golden_folders_over_http)
 {
@@ -172,6 +195,7 @@ START_TEST(test_golden_folders_over_http)
         cJSON *json = reply_json(&reply);
         check_logits(json, folder, logits, count);
         check_raw_map(&daemon, folder);
+        check_distances(&daemon, folder);
         cJSON_Delete(json);
         reply_free(&reply);
         golden_free(golden);

@@ -56,7 +56,7 @@ struct arch {
     vit_status (*load)(void **state, const struct folder *folder, vit_model_info *info, vit_error *err);
     void (*free)(void *state);
 
-    /* Floats of working memory for a batch; SIZE_MAX when it does not fit in a size_t. */
+    /* Floats of working memory for a batch. Loaders bound tokens, widths and pixels so that it fits in a size_t. */
     size_t (*memory)(const void *state, size_t batch);
 
     /* Runs the batch in that memory, 64-byte aligned. */

@@ -177,7 +177,7 @@ static vit_status load_normed_conv(const struct loader *loader, struct conv *con
                                    size_t in)
 {
     float *scale, *shift;
-    vit_status status = load_conv(loader, conv, name, in, BIAS_OPTIONAL);
+    vit_status status = load_conv(loader, conv, name, in, BIAS_NONE);
     if (status == VIT_OK)
         status = load_batch_norm(loader, &scale, &shift, norm, conv->out);
     if (status != VIT_OK)

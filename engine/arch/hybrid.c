@@ -67,9 +67,7 @@ static vit_status load_stem(struct vit_loader *loader)
         return status;
     vit->grid_height = stem->patches.sliding.out_height;
     vit->grid_width = stem->patches.sliding.out_width;
-    vit->patch = stem->patches.sliding.kernel * 4;
-    for (size_t i = 0; i < stem->resnet.count; i++)
-        vit->patch *= stem->resnet.blocks[i].conv2.sliding.stride;
+    vit->patch = stem->patches.sliding.kernel * resnet_stride(&stem->resnet);
     return vit_check_grid(loader);
 }
 

@@ -36,7 +36,7 @@ static vit_status load_bias(const struct loader *loader, const float **values, c
                             enum bias bias)
 {
     const struct name text = name_of("%s.bias", name);
-    if (bias == BIAS_OPTIONAL && load_find(loader, text.text) == NULL)
+    if (bias == BIAS_NONE || (bias == BIAS_OPTIONAL && load_find(loader, text.text) == NULL))
         return VIT_OK;
     return load_tensor(loader, values, text.text, (size_t[]){out}, 1);
 }
@@ -79,6 +79,14 @@ size_t load_count(const struct loader *loader, const char *prefix, const char *n
     size_t count = 0;
     while (count < MAX_LAYERS && load_find(loader, name_of("%s%zu.%s", prefix, count, name).text) != NULL)
         count++;
+    return count;
+}
+
+size_t load_count_staged(const struct loader *loader, const char *prefix, const char *name)
+{
+    size_t count = 0;
+    for (size_t stage = 0, found = 1; found > 0 && stage < MAX_LAYERS; stage++)
+        count += found = load_count(loader, name_of("%sstages.%zu.blocks.", prefix, stage).text, name);
     return count;
 }
 

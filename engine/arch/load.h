@@ -38,8 +38,9 @@ struct name name_of(const char *format, ...) __attribute__((format(printf, 1, 2)
 const struct tensor *load_find(const struct loader *loader, const char *name);
 vit_status load_tensor(const struct loader *loader, const float **values, const char *name, const size_t *shape,
                        size_t rank);
-/* "<name>.weight" [out, in] and "<name>.bias" [out]; the bias may be missing only if it is optional. */
-enum bias { BIAS_REQUIRED, BIAS_OPTIONAL };
+/* "<name>.weight" [out, in] and "<name>.bias" [out]; the bias may be missing only if it is optional, and is
+ * not looked for with BIAS_NONE. */
+enum bias { BIAS_REQUIRED, BIAS_OPTIONAL, BIAS_NONE };
 vit_status load_linear(const struct loader *loader, struct linear *linear, const char *name, size_t out, size_t in,
                        enum bias bias);
 /* "<name>.weight" and "<name>.bias", both [width]. */
@@ -52,6 +53,9 @@ vit_status load_conv(const struct loader *loader, struct conv *conv, const char 
 vit_status load_reordered(const struct loader *loader, const float **values, size_t rows, size_t channels, size_t area);
 /* The number of "<prefix><i>.<name>", i from 0 on, at most MAX_LAYERS. */
 size_t load_count(const struct loader *loader, const char *prefix, const char *name);
+
+/* The number of "<prefix>stages.<i>.blocks.<j>.<name>", i and j from 0 on. */
+size_t load_count_staged(const struct loader *loader, const char *prefix, const char *name);
 
 /* Memory for `count` derived numbers that lives as long as the weights. */
 vit_status load_derived(const struct loader *loader, float **values, size_t count);

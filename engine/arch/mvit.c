@@ -50,7 +50,7 @@ static void measure(const struct mvit *mvit, const struct mvit_block *block, siz
     const size_t keys = tokens_of(mvit, &block->key), width = block->width;
     const struct sliding *key = &block->key.sliding;
     const size_t tokens = in * size_larger(block->in, size_larger(width, block->out));
-    const size_t needed[PARTS] = {tokens, tokens, tokens, size_larger(in * block->in, queries * width), in * 3 * width,
+    const size_t needed[PARTS] = {tokens, tokens, tokens, size_larger(in * block->in, queries * size_larger(width, block->out)), in * 3 * width,
                                   queries * width, keys * width, keys * width,
                                   queries * block->heads * key->out_height, queries * block->heads * key->out_width,
                                   tile_rows(queries, keys) * keys, queries * block->mlp.fc1.out};

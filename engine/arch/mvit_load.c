@@ -47,11 +47,13 @@ static vit_status load_pool(const struct mvit_loader *loader, struct pooling_con
 
 /* ---- relative positions ---- */
 
-/* The table's row for a query and a key: their distance, in steps of the finer of both grids, from its least value. */
+/* The table's row for a query and a key: their distance, in steps of the finer of both grids, from its least value; in
+ * single precision and in this order, as timm has it. */
 static size_t relation(size_t query, size_t queries, size_t key, size_t keys)
 {
     const double query_step = fmax((double)keys / (double)queries, 1), key_step = fmax((double)queries / (double)keys, 1);
-    return (size_t)((double)query * query_step + ((double)keys - 1 - (double)key) * key_step);
+    const float distance = (float)query * (float)query_step - (float)key * (float)key_step;
+    return (size_t)(distance + (float)((double)(keys - 1) * key_step));
 }
 
 /* relations [queries, keys, HD] of the table "<name>" [rows, HD] */
@@ -181,20 +183,12 @@ static vit_status load_block_of(struct mvit_loader *loader, struct mvit_block *b
     return status;
 }
 
-static size_t count_blocks(const struct loader *loader)
-{
-    size_t count = 0;
-    for (size_t stage = 0, found = 1; found > 0 && stage < MAX_LAYERS; stage++)
-        count += found = load_count(loader, name_of("stages.%zu.blocks.", stage).text, "norm1.weight");
-    return count;
-}
-
 static vit_status load_blocks(struct mvit_loader *loader)
 {
     struct mvit *mvit = loader->mvit;
     size_t index = 0, key_stride = FIRST_KEY_STRIDE;
     vit_status status = VIT_OK;
-    mvit->layers = count_blocks(&loader->base);
+    mvit->layers = load_count_staged(&loader->base, "", "norm1.weight");
     if (mvit->layers == 0)
         return vit_error_set(loader->base.err, VIT_ERR_FORMAT, "tensor 'stages.0.blocks.0.norm1.weight' is missing");
     mvit->blocks = calloc(mvit->layers, sizeof *mvit->blocks);

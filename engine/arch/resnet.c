@@ -35,6 +35,14 @@ static size_t lay_out(const struct resnet *resnet, float *memory, struct resnet_
     return floats;
 }
 
+size_t resnet_stride(const struct resnet *resnet)
+{
+    size_t stride = resnet->stem.sliding.stride * resnet->pool.stride;
+    for (size_t i = 0; i < resnet->count; i++)
+        stride *= resnet->blocks[i].conv2.sliding.stride;
+    return stride;
+}
+
 size_t resnet_floats(const struct resnet *resnet)
 {
     return lay_out(resnet, NULL, NULL);
@@ -162,7 +170,7 @@ static vit_status describe(struct bit *bit, vit_model_info *info, vit_error *err
     info->image_width = resnet->image_width;
     info->grid_height = resnet->out_height;
     info->grid_width = resnet->out_width;
-    info->patch_size = resnet->image_height / resnet->out_height;
+    info->patch_size = resnet_stride(resnet);
     info->tokens = resnet->out_height * resnet->out_width;
     info->layers = resnet->count;
     info->layer_info = bit->layer_info;
@@ -215,14 +223,13 @@ static vit_status load(void **state, const struct folder *folder, vit_model_info
 
 static bool recognise(const struct folder *folder)
 {
-    const size_t length = strlen(folder->name);
-    return folder->layout == LAYOUT_TIMM && strncmp(folder->name, "resnetv2_", 9) == 0 && length > 4 &&
-           strcmp(folder->name + length - 4, "_bit") == 0;
+    return folder->layout == LAYOUT_TIMM && strncmp(folder->name, "resnetv2_", 9) == 0 &&
+           strstr(folder->name, "_bit") != NULL; /* older names go on: _bitm, _bit_distilled */
 }
 
 const struct arch arch_resnet = {
     .name = "resnetv2",
-    .runs = {[LAYOUT_TIMM] = "resnetv2_*_bit"},
+    .runs = {[LAYOUT_TIMM] = "resnetv2_*_bit*"},
     .recognise = recognise,
     .load = load,
     .free = release,

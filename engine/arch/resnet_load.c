@@ -4,7 +4,8 @@
 
 #include "engine/arch/resnet_network.h"
 #include "engine/base/error.h"
-#include "engine/base/size.h"
+
+enum { MAX_PIXELS = 1 << 24, MAX_STAGES = 8 };
 
 static const double standardisation_eps = 1e-8; /* timm's for BiT and the hybrids */
 
@@ -42,7 +43,7 @@ static vit_status load_standard_conv(const struct loader *loader, struct resnet 
 {
     conv->sliding = resnet->kind == RESNET_HYBRID ? sliding_same(kernel, stride, height, width)
                                                   : sliding_padded(kernel, stride, (kernel - 1) / 2, height, width);
-    vit_status status = load_conv(loader, conv, name, in, BIAS_OPTIONAL);
+    vit_status status = load_conv(loader, conv, name, in, BIAS_NONE);
     if (status == VIT_OK && conv->out % NORM_GROUPS != 0)
         status = vit_error_set(loader->err, VIT_ERR_UNSUPPORTED,
                                "tensor '%s.weight': %zu channels do not form %d groups", name, conv->out, NORM_GROUPS);
@@ -108,26 +109,21 @@ static vit_status load_stem(const struct loader *loader, struct resnet *resnet, 
     return status;
 }
 
-static size_t count_blocks(const struct loader *loader, const char *prefix)
-{
-    size_t count = 0;
-    for (size_t stage = 0, found = 1; found > 0 && stage < MAX_LAYERS; stage++)
-        count += found = load_count(loader, name_of("%sstages.%zu.blocks.", prefix, stage).text, "conv1.weight");
-    return count;
-}
-
 vit_status resnet_load(struct resnet *resnet, const struct loader *loader, const char *prefix, enum resnet_kind kind,
                        size_t height, size_t width)
 {
-    size_t pixels, index = 0;
+    size_t index = 0;
     *resnet = (struct resnet){.kind = kind, .image_height = height, .image_width = width,
-                              .count = count_blocks(loader, prefix)};
-    if (!size_multiply(3 * height, width, &pixels))
-        return vit_error_set(loader->err, VIT_ERR_UNSUPPORTED, "an image of %zux%zu is too large", height, width);
-    resnet->map_floats = pixels; /* the picture is the first map */
+                              .count = load_count_staged(loader, prefix, "conv1.weight")};
+    if (height * width > MAX_PIXELS)
+        return vit_error_set(loader->err, VIT_ERR_UNSUPPORTED, "an image of %zux%zu has more than %d pixels", width, height,
+                             MAX_PIXELS);
+    resnet->map_floats = 3 * height * width; /* the picture is the first map */
     resnet->blocks = calloc(resnet->count + 1, sizeof *resnet->blocks);
     if (resnet->blocks == NULL)
         return vit_error_set(loader->err, VIT_ERR_NO_MEMORY, "no memory for %zu blocks", resnet->count);
+    if (load_find(loader, name_of("%sstages.%d.blocks.0.conv1.weight", prefix, MAX_STAGES).text) != NULL)
+        return vit_error_set(loader->err, VIT_ERR_UNSUPPORTED, "a ResNet of more than %d stages", MAX_STAGES);
     vit_status status = load_stem(loader, resnet, prefix);
     for (size_t stage = 0; status == VIT_OK && index < resnet->count; stage++) {
         const struct name blocks = name_of("%sstages.%zu.blocks.", prefix, stage);

@@ -35,6 +35,9 @@ vit_status resnet_load(struct resnet *resnet, const struct loader *loader, const
                        size_t height, size_t width);
 void resnet_free(struct resnet *resnet);
 
+/* Pixels from one position of the last map to the next. */
+size_t resnet_stride(const struct resnet *resnet);
+
 /* Floats of working memory. */
 size_t resnet_floats(const struct resnet *resnet);
 /* The last map [out_height*out_width, channels], somewhere in memory. */

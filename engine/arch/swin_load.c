@@ -113,14 +113,25 @@ static struct window_plan plan_windows(const struct swin_loader *loader, size_t 
     return plan;
 }
 
-/* transformers shrinks windows to a smaller grid, but not the table of their biases. */
-static vit_status check_window(const struct swin_loader *loader, const struct swin_stage *stage, size_t side)
+/* The references shrink windows to a smaller grid, but not the table of their biases: transformers fails then, and timm
+ * resamples the table. */
+static vit_status check_window(const struct swin_loader *loader, size_t stage, size_t side)
 {
-    if (loader->base.folder->layout == LAYOUT_TRANSFORMERS && (stage->grid_height < side || stage->grid_width < side))
+    const struct swin_stage *first = &loader->swin->stages[0], *here = &loader->swin->stages[stage];
+    const bool timm = loader->base.folder->layout == LAYOUT_TIMM;
+    const size_t height = timm ? first->grid_height >> stage : here->grid_height;
+    const size_t width = timm ? first->grid_width >> stage : here->grid_width;
+    size_t said = side;
+    if (height < side || width < side)
         return vit_error_set(loader->base.err, VIT_ERR_UNSUPPORTED,
                              "a grid of %zux%zu is smaller than the model's windows of %zu: the images are too small",
-                             stage->grid_height, stage->grid_width, side);
-    return VIT_OK;
+                             height, width, side);
+    vit_status status =
+        timm ? VIT_OK : json_size(loader->base.folder->config, "window_size", 1, MAX_WIDTH, &said, NULL, loader->base.err);
+    if (status == VIT_OK && said != side)
+        return vit_error_set(loader->base.err, VIT_ERR_FORMAT,
+                             "config.json: \"window_size\" is %zu, the tables of relative positions are for %zu", said, side);
+    return status;
 }
 
 static vit_status make_windows(const struct swin_loader *loader, size_t stage, size_t side)
@@ -128,7 +139,7 @@ static vit_status make_windows(const struct swin_loader *loader, size_t stage, s
     struct swin_stage *here = &loader->swin->stages[stage];
     const struct window_plan regular = plan_windows(loader, stage, side, false);
     const struct window_plan shifted = plan_windows(loader, stage, side, true);
-    vit_status status = check_window(loader, here, side);
+    vit_status status = check_window(loader, stage, side);
     if (status == VIT_OK)
         status = windows_init(&here->regular, &regular, loader->base.err);
     return status == VIT_OK ? windows_init(&here->shifted, &shifted, loader->base.err) : status;
@@ -196,13 +207,19 @@ static vit_status load_patches(const struct swin_loader *loader)
     const struct tensor *weight = load_find(&loader->base, name_of("%s.weight", name.text).text);
     const size_t patch = weight != NULL && weight->rank == 4 && weight->shape[2] >= 1 && weight->shape[2] <= MAX_IMAGE
                              ? weight->shape[2] : 1;
-    /* incomplete patches are padded */
-    swin->patches.sliding = sliding_same(patch, patch, swin->image_height, swin->image_width);
-    swin->patches.sliding.top = swin->patches.sliding.left = 0;
+    swin->patches.sliding = sliding_padded(patch, patch, 0, swin->image_height, swin->image_width);
+    if (loader->base.folder->layout == LAYOUT_TRANSFORMERS) { /* pads incomplete patches, where timm leaves them out */
+        swin->patches.sliding = sliding_same(patch, patch, swin->image_height, swin->image_width);
+        swin->patches.sliding.top = swin->patches.sliding.left = 0;
+    }
     vit_status status = load_conv(&loader->base, &swin->patches, name.text, 3, BIAS_REQUIRED);
     first->grid_height = swin->patches.sliding.out_height;
     first->grid_width = swin->patches.sliding.out_width;
     first->width = swin->patches.out;
+    const size_t tokens = first->grid_height * first->grid_width;
+    if (status == VIT_OK && (tokens == 0 || tokens > MAX_TOKENS))
+        return vit_error_set(loader->base.err, VIT_ERR_UNSUPPORTED, "%zux%zu patches per image: 1 to %d are possible",
+                             first->grid_height, first->grid_width, MAX_TOKENS);
     struct loader fixed = loader->base;
     fixed.eps = fixed_eps;
     if (status == VIT_OK)

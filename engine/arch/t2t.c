@@ -41,7 +41,7 @@ struct t2t_stem {
 
 /* The stem's memory, sized for the larger of both layers. */
 struct t2t_memory {
-    float *input;  /* [T, D]: unfolded, then normed; begins with the picture's place behind it */
+    float *input;  /* [T, D]: unfolded, then normed */
     float *qkv;    /* [T, 3*E] */
     float *tokens; /* [T, E]: a layer's result; at first the picture [H*W, 3] */
     float *heads;  /* [T, E + 1]: attention's result, then the MLP's input and hidden values */

@@ -160,6 +160,11 @@ static vit_status fit_positions(const struct vit_loader *loader, const struct tr
 static void measure_trained(const struct vit_loader *loader, struct trained *trained)
 {
     const struct vit *vit = loader->vit;
+    if (loader->trained_height == vit->image_height && loader->trained_width == vit->image_width) {
+        trained->height = vit->grid_height;
+        trained->width = vit->grid_width;
+        return;
+    }
     const size_t extra = vit->stem.rounds_up ? vit->patch - 1 : 0;
     trained->height = (loader->trained_height + extra) / vit->patch;
     trained->width = (loader->trained_width + extra) / vit->patch;
@@ -336,10 +341,22 @@ static vit_status load_norm_pre(const struct vit_loader *loader)
     return load_norm(&loader->base, &loader->vit->norm_pre, name, loader->vit->width);
 }
 
+/* Backbones are published beside classifiers, often with other prefixes: what they lack is said first. */
+static vit_status check_head(const struct vit_loader *loader)
+{
+    const struct name head = name_of("%s.weight", loader->names.head);
+    if (load_find(&loader->base, head.text) == NULL && load_find(&loader->base, "cls_classifier.weight") == NULL)
+        return vit_error_set(loader->base.err, VIT_ERR_UNSUPPORTED,
+                             "tensor '%s' [classes, width] is missing: the folder holds no classification head", head.text);
+    return VIT_OK;
+}
+
 static vit_status load_all(struct vit_loader *loader)
 {
     struct vit *vit = loader->vit;
-    vit_status status = measure_blocks(loader);
+    vit_status status = check_head(loader);
+    if (status == VIT_OK)
+        status = measure_blocks(loader);
     if (status == VIT_OK)
         status = choose_image_size(loader);
     if (status == VIT_OK)
@@ -363,6 +380,8 @@ static vit_status load_all(struct vit_loader *loader)
     return status == VIT_OK ? load_heads(loader) : status;
 }
 
+enum { MAX_ROLLOUT_FLOATS = 1 << 29 }; /* all layers' attention of one image: 2 GiB */
+
 static void describe(const struct vit *vit, vit_model_info *info)
 {
     static const char *const poolings[] = {[POOL_TOKEN] = "token", [POOL_DISTILLED] = "token+distillation",
@@ -385,10 +404,12 @@ static void describe(const struct vit *vit, vit_model_info *info)
     info->classes = vit->classes;
     info->embedding_width = vit->head.in;
     /* re-attention's rows are no distributions: nothing to average or to multiply */
-    const bool mixes = vit->blocks[vit->layers - 1].attention.mixing != NULL;
+    bool mixes = false;
+    for (size_t i = 0; i < vit->layers; i++)
+        mixes = mixes || vit->blocks[i].attention.mixing != NULL;
     info->distances = !mixes;
     info->explanations = 1u << VIT_ATTENTION_RAW | 1u << VIT_ATTENTION_LEGRAD;
-    if (vit->class_token && !mixes)
+    if (vit->class_token && !mixes && vit->layers * vit->tokens <= MAX_ROLLOUT_FLOATS / vit->tokens)
         info->explanations |= 1u << VIT_ATTENTION_ROLLOUT;
 }
 

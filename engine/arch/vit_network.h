@@ -15,7 +15,7 @@ enum pooling { POOL_TOKEN, POOL_DISTILLED, POOL_AVERAGE, POOL_TOKEN_AND_AVERAGE 
 struct stem {
     void *state;
     void (*free)(void *state);
-    size_t (*memory)(const void *state); /* floats; SIZE_MAX: too many */
+    size_t (*memory)(const void *state); /* floats */
     /* tokens [gh*gw, C] from pixels [3, H, W] */
     void (*forward)(const void *state, const struct compute *compute, float *memory, float *tokens, const float *pixels);
     bool rounds_up;       /* pixels that do not fill a patch get one */

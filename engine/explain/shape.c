@@ -22,6 +22,10 @@ static vit_status unsupported(const vit_model_info *info, vit_attention method, 
     if (method == VIT_ATTENTION_ROLLOUT && legrad && !info->class_token)
         return vit_error_set(err, VIT_ERR_UNSUPPORTED,
                              "rollout is the class token's row, and this model has no class token: ask for raw or legrad");
+    if (method == VIT_ATTENTION_ROLLOUT && legrad && info->distances)
+        return vit_error_set(err, VIT_ERR_UNSUPPORTED,
+                             "rollout over %zu layers of %zu tokens takes too much memory: ask for raw or legrad",
+                             info->layers, info->tokens);
     return vit_error_set(err, VIT_ERR_UNSUPPORTED, "%s is not defined for this model (architecture %s): ask for raw%s",
                          vit_attention_name(method), info->architecture, legrad ? " or legrad" : "");
 }

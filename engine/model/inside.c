@@ -102,7 +102,7 @@ vit_status vit_model_positions(const vit_model *model, float *similarity, vit_er
     const struct arch_inside inside = model_inside(model);
     const size_t patches = model->info.grid_height * model->info.grid_width, width = model->info.width;
     if (inside.positions == NULL)
-        return vit_error_set(err, VIT_ERR_UNSUPPORTED, "this model (architecture %s) has no learned position embeddings",
+        return vit_error_set(err, VIT_ERR_UNSUPPORTED, "this model (architecture %s) has no position embeddings",
                              model->info.architecture);
     float *unit = calloc(patches * width, sizeof *unit);
     if (unit == NULL)

@@ -56,7 +56,7 @@ static vit_status find_architecture(struct vit_model *model, const struct folder
 static const char *stored_dtype(const struct tensors *tensors)
 {
     for (size_t i = 0; i < tensors->count; i++)
-        if (tensors->items[i].rank == 2)
+        if (tensors->items[i].rank >= 2 && tensors->items[i].dtype[0] != 'I')
             return tensors->items[i].dtype;
     return "F32";
 }

@@ -50,6 +50,9 @@ static void lay_out_legrad(struct legrad *legrad, const vit_model *model, struct
     const vit_model_info *info = &model->info;
     const struct block *blocks = model->arch->blocks(model->state);
     const size_t tokens = info->tokens, width = info->width, hidden = blocks[0].mlp.fc1.out;
+    size_t attention = 0;
+    for (size_t i = 0; i < info->layers; i++)
+        attention = size_larger(attention, attention_floats(&blocks[i].attention, tokens, width));
     *legrad = (struct legrad){
         .info = info,
         .blocks = blocks,
@@ -58,7 +61,7 @@ static void lay_out_legrad(struct legrad *legrad, const vit_model *model, struct
         .tapes = legrad->tapes,
         .scratch = {.normed = piece(pieces, tokens, width),
                     .qkv = piece(pieces, tokens, width),
-                    .attention = piece(pieces, 1, attention_floats(&blocks[0].attention, tokens, width)),
+                    .attention = piece(pieces, 1, attention),
                     .hidden = piece(pieces, tokens, hidden),
                     .row = piece(pieces, 1, hidden)},
         .gradient = piece(pieces, 1, width),
