@@ -286,8 +286,11 @@ START_TEST(test_timm_config_is_checked)
     edit_json("config.json", "model_args", cJSON_Parse("{\"img_size\": 64}"));
     assert_refused(VIT_ERR_FORMAT, "\"model_args.num_heads\" is missing");
     copy_golden("vit-timm");
-    edit_json("config.json", "model_args", cJSON_Parse("{\"img_size\": 64}"));
+    edit_json("config.json", "model_args", cJSON_Parse("{\"img_size\": 64, \"embed_dim\": 48}"));
     assert_opens(); /* vit_tiny: 3 heads, by its name */
+    copy_golden("vit-timm");
+    edit_json("config.json", "model_args", cJSON_Parse("{\"img_size\": 64}"));
+    assert_refused(VIT_ERR_FORMAT, "stands for 3 heads in a width of 192, and the tensors have 48");
     static const char *const no_objects[] = {"[1]", "[]", "\"abc\"", "3", "true"};
     for (size_t i = 0; i < sizeof no_objects / sizeof no_objects[0]; i++) {
         copy_golden("vit-timm");
@@ -463,7 +466,7 @@ START_TEST(test_optional_tensors_are_all_there_or_none)
 END_TEST
 
 /* The copy's pos_embed with other values. */
-static void set_positions(const float *rows)
+static void set_positions(const float *rows, size_t count)
 {
     size_t length;
     char *file = read_file(folder, "model.safetensors", &length);
@@ -471,7 +474,7 @@ static void set_positions(const float *rows)
     memcpy(&size, file, 8);
     cJSON *header = cJSON_ParseWithLength(file + 8, size);
     const cJSON *place = cJSON_GetObjectItem(cJSON_GetObjectItem(header, "pos_embed"), "data_offsets");
-    memcpy(file + 8 + size + (size_t)place->child->valuedouble, rows, POSITIONS * WIDTH * sizeof *rows);
+    memcpy(file + 8 + size + (size_t)place->child->valuedouble, rows, count * WIDTH * sizeof *rows);
     write_file("model.safetensors", file, length);
     cJSON_Delete(header);
     free(file);
@@ -511,15 +514,16 @@ START_TEST(test_encodings_by_name)
     static const char *const names[] = {"sinusoidal", "sincos2d", "sincos2d_mae", "none"};
     for (int i = 0; i < 4; i++) {
         float rows[POSITIONS * WIDTH] = {0}, by_file[9], by_name[9];
+        const char *golden = i < 3 ? "vit-timm" : "vit-timm-gap"; /* without class token */
         if (i == 0)
             positions_sinusoidal(rows, POSITIONS, WIDTH);
         else if (i < 3)
             positions_sincos2d(rows + WIDTH, 4, 4, WIDTH, i == 1);
-        copy_golden("vit-timm");
-        set_positions(rows);
+        copy_golden(golden);
+        set_positions(rows, i < 3 ? POSITIONS : POSITIONS - 1);
         set_encoding(NULL);
         run_copy(by_file);
-        copy_golden("vit-timm");
+        copy_golden(golden);
         drop_tensor("pos_embed");
         set_encoding(names[i]);
         run_copy(by_name);
@@ -536,9 +540,13 @@ START_TEST(test_encodings_are_checked)
     copy_golden("vit-timm");
     set_encoding("rope");
     assert_refused(VIT_ERR_UNSUPPORTED, "\"pos_embed\" is \"rope\"; learn, none, sinusoidal");
-    copy_golden("vit-timm");
+    copy_golden("vit-timm-gap");
     set_encoding("none");
     assert_refused(VIT_ERR_UNSUPPORTED, "tensor 'pos_embed' is no part of architecture 'vit'");
+    copy_golden("vit-timm");
+    drop_tensor("pos_embed");
+    set_encoding("none");
+    assert_refused(VIT_ERR_UNSUPPORTED, "\"none\" beside class or register tokens");
     copy_golden("vit-timm");
     set_encoding("sincos2d"); /* the file's own numbers count */
     assert_opens();
@@ -786,6 +794,7 @@ START_TEST(test_sizes_by_name)
         {"vit-timm", "vit_gigantic_patch14_224", 16},  {"vit-timm", "vit_little_patch16_224", 5},
         {"vit-timm", "vit_betwixt_patch16_224", 10},   {"vit-timm", "vit_so150m_patch16_224", 14},
         {"vit-timm", "vit_so150m2_patch16_224", 13},   {"vit-timm", "vit_base_patch32_plus_256", 14},
+        {"vit-timm", "vit_giantopt_patch16_siglip_gap_256", 16}, {"vit-timm", "vit_xsmall_patch16_clip_224", 4},
         {"t2t-vit-performer", "t2t_vit_7", 4},         {"t2t-vit-performer", "t2t_vit_14", 6},
         {"t2t-vit-performer", "t2t_vit_19", 7},        {"t2t-vit-transformer", "t2t_vit_t_24", 8},
         {"t2t-vit-performer", "t2t_vit_14_wide", 12},  {"t2t-vit-performer", "t2t_vit_14_resnext", 32},
@@ -796,7 +805,7 @@ START_TEST(test_sizes_by_name)
         char words[80];
         copy_golden(cases[i].golden);
         edit_json("config.json", "architecture", cJSON_CreateString(cases[i].name));
-        edit_json("config.json", "model_args", cJSON_Parse("{\"img_size\": 64}"));
+        edit_json("config.json", "model_args", cJSON_Parse("{\"img_size\": 64, \"embed_dim\": 48}"));
         vit_status status = vit_model_open(&model, folder, NULL, &err);
         snprintf(words, sizeof words, "a width of 48 cannot be split into %zu heads", cases[i].heads);
         if (strncmp(cases[i].golden, "deepvit", 7) == 0)
@@ -822,6 +831,8 @@ START_TEST(test_settings_by_name)
                  {"deepvit-s", "deepvit_L", "{\"num_heads\": 4, \"scale_adjustment\": 0.5, \"transform_scale\": false}"},
                  {"deepvit", "deepvit_patch16_224_re_attn_16b",
                   "{\"num_heads\": 4, \"scale_adjustment\": 1, \"transform_scale\": false}"},
+                 {"vit-clip-timm", "vit_so400m_patch16_siglip_gap_256", "{\"num_heads\": 4, \"act_layer\": \"gelu_tanh\"}"},
+                 {"vit-clip-timm", "vit_so400m_patch14_siglip_gap_224", "{\"num_heads\": 4, \"act_layer\": \"gelu\"}"},
                  {"vit-clip-timm", "vit_base_patch32_clip_quickgelu_224", "{\"num_heads\": 4, \"act_layer\": \"quick_gelu\"}"}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         float by_name[9] = {0}, by_arguments[9] = {0};
@@ -830,12 +841,24 @@ START_TEST(test_settings_by_name)
         edit_json("config.json", "model_args", cJSON_Parse("{\"num_heads\": 4}"));
         run_copy(by_name);
         copy_golden(cases[i].golden);
+        /* a name that says nothing else; siglips have another eps than clips */
         if (strstr(cases[i].name, "quickgelu") == NULL)
-            edit_json("config.json", "architecture", cJSON_CreateString("deepvit_other"));
+            edit_json("config.json", "architecture",
+                      cJSON_CreateString(strstr(cases[i].name, "siglip") != NULL ? "vit_other_224" : "deepvit_other"));
         edit_json("config.json", "model_args", cJSON_Parse(cases[i].arguments));
         run_copy(by_arguments);
         ck_assert_mem_eq(by_name, by_arguments, sizeof by_name);
     }
+    static const char *const variants[] = {"vit_pe_core_tiny_patch16_384", "vit_base_patch16_rope_224",
+                                           "vit_relpos_base_patch16_224", "vit_base_patch16_rpn_224"};
+    for (size_t i = 0; i < 4; i++) {
+        copy_golden("vit-clip-timm");
+        edit_json("config.json", "architecture", cJSON_CreateString(variants[i]));
+        assert_refused(VIT_ERR_UNSUPPORTED, "which vitd does not run");
+    }
+    copy_golden("vit-swiglu-timm");
+    edit_json("config.json", "model_args", cJSON_Parse("{\"num_heads\": 4, \"act_layer\": \"gelu\"}"));
+    assert_refused(VIT_ERR_UNSUPPORTED, "the MLPs are gated, and vitd gates by silu");
     copy_golden("swin-hf");
     edit_json("config.json", "window_size", cJSON_CreateNumber(8));
     assert_refused(VIT_ERR_FORMAT, "\"window_size\" is 8, the tables of relative positions are for 4");

@@ -23,11 +23,8 @@ struct settings {
     bool transform_scale; /* whether s is 1 / sqrt(HD) instead of 1 */
 };
 
-static size_t known_heads(const char *architecture)
-{
-    (void)architecture;
-    return 12; /* in each of the authors' models */
-}
+/* By what comes after "deepvit_". */
+static const struct vit_size published[] = {{"patch16_", 384, 12}, {"S", 396, 12}, {"L", 420, 12}};
 
 static vit_status read_settings(const struct vit_loader *loader, struct settings *settings)
 {
@@ -54,7 +51,9 @@ static vit_status configure(struct vit_loader *loader)
     base->activation = ACTIVATION_GELU;
     vit_status status =
         load_check_model_args(base, loader->family->architecture, known, sizeof known / sizeof known[0]);
-    return status == VIT_OK ? vit_read_heads(loader, known_heads) : status;
+    return status == VIT_OK ? vit_read_heads(loader, base->folder->name + strlen("deepvit_"), published,
+                                             sizeof published / sizeof published[0])
+                            : status;
 }
 
 /* ---- BatchNorm ---- */

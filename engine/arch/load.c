@@ -265,7 +265,7 @@ vit_status load_activation(const struct loader *loader, enum activation *activat
             return VIT_OK;
         }
     return vit_error_set(loader->err, VIT_ERR_UNSUPPORTED,
-                         "config.json: activation \"%.40s\" is not supported; gelu, gelu_new and quick_gelu are", name);
+                         "config.json: activation \"%.40s\" is not supported; gelu, gelu_new (gelu_tanh) and quick_gelu are", name);
 }
 
 const char *activation_name(enum activation activation)

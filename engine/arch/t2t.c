@@ -257,19 +257,8 @@ static vit_status load_stem(struct vit_loader *loader)
 /* ---- the row ---- */
 
 /* By the number in the name: t2t_vit_14, t2t_vit_t_19 and so on. */
-static size_t known_heads(const char *architecture)
-{
-    static const struct {
-        const char *size;
-        size_t heads;
-    } known[] = {{"14_resnext", 32}, {"14_wide", 12}, {"7", 4}, {"10", 4}, {"12", 4}, {"14", 6}, {"19", 7}, {"24", 8}};
-    const char *size = architecture + strlen("t2t_vit_");
-    size += strncmp(size, "t_", 2) == 0 ? 2 : 0;
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-        if (strcmp(size, known[i].size) == 0)
-            return known[i].heads;
-    return 0;
-}
+static const struct vit_size published[] = {{"14_resnext", 384, 32}, {"14_wide", 768, 12}, {"7", 256, 4},  {"10", 256, 4},
+                                        {"12", 256, 4},          {"14", 384, 6},       {"19", 448, 7}, {"24", 512, 8}};
 
 static vit_status configure(struct vit_loader *loader)
 {
@@ -287,7 +276,9 @@ static vit_status configure(struct vit_loader *loader)
     if (status == VIT_OK && !(scale >= 0 && scale <= 1000))
         return vit_error_set(base->err, VIT_ERR_FORMAT, "config.json: \"model_args.qk_scale\" must be from 0 to 1000");
     loader->attention_scale = (float)scale;
-    return status == VIT_OK ? vit_read_heads(loader, known_heads) : status;
+    const char *size = base->folder->name + strlen("t2t_vit_");
+    size += strncmp(size, "t_", 2) == 0 ? 2 : 0;
+    return status == VIT_OK ? vit_read_heads(loader, size, published, sizeof published / sizeof published[0]) : status;
 }
 
 static bool recognise(const struct folder *folder)

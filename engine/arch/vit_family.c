@@ -9,37 +9,56 @@
 
 /* ---- timm ---- */
 
-/* Heads by what comes after "vit_", "deit_" or "deit3_"; the first that fits counts. */
-static size_t heads_by_name(const char *architecture)
+/* By what comes after "vit_", "deit_" or "deit3_". */
+static const struct vit_size timm_sizes[] = {
+    {"tiny_", 192, 3},
+    {"wee_", 256, 4},
+    {"xsmall_", 256, 4},
+    {"little_", 320, 5},
+    {"small_", 384, 6},
+    {"medium_", 512, 8},
+    {"mediumd_", 512, 8},
+    {"betwixt_", 640, 10},
+    {"base_patch16_gap_", 768, 16},
+    {"base_patch16_plus_", 896, 14},
+    {"base_patch32_plus_", 896, 14},
+    {"base_", 768, 12},
+    {"so150m_", 896, 14},
+    {"so150m2_", 832, 13},
+    {"so400m_", 1152, 16},
+    {"large_", 1024, 16},
+    {"huge_", 1280, 16},
+    {"giant_patch14_dinov2", 1536, 24},
+    {"giant_patch14_reg4_dinov2", 1536, 24},
+    {"giant_", 1408, 16},
+    {"giantopt_", 1536, 16},
+    {"gigantic_", 1664, 16},
+};
+
+vit_status vit_read_heads(struct vit_loader *loader, const char *text, const struct vit_size *sizes, size_t count)
 {
-    static const struct {
-        const char *size;
-        size_t heads;
-    } known[] = {{"tiny_", 3},
-                 {"wee_", 4},
-                 {"little_", 5},
-                 {"small_", 6},
-                 {"medium_", 8},
-                 {"mediumd_", 8},
-                 {"betwixt_", 10},
-                 {"base_patch16_gap_", 16},
-                 {"base_patch16_plus_", 14},
-                 {"base_patch32_plus_", 14},
-                 {"base_", 12},
-                 {"so150m_", 14},
-                 {"so150m2_", 13},
-                 {"so400m_", 16},
-                 {"large_", 16},
-                 {"huge_", 16},
-                 {"giant_patch14_dinov2", 24},
-                 {"giant_patch14_reg4_dinov2", 24},
-                 {"giant_", 16},
-                 {"gigantic_", 16}};
-    const char *size = strchr(architecture, '_') + 1;
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-        if (strncmp(size, known[i].size, strlen(known[i].size)) == 0)
-            return known[i].heads;
-    return 0;
+    const struct folder *folder = loader->base.folder;
+    struct vit *vit = loader->vit;
+    bool found = false;
+    size_t i = 0;
+    vit_status status =
+        json_size(folder->model_args, "num_heads", 1, MAX_WIDTH, &vit->heads, &found, loader->base.err);
+    if (status != VIT_OK || found)
+        return status;
+    while (i < count && strncmp(text, sizes[i].name, strlen(sizes[i].name)) != 0)
+        i++;
+    if (i == count)
+        return vit_error_set(loader->base.err, VIT_ERR_FORMAT,
+                             "config.json: \"model_args.num_heads\" is missing, and the architecture's name '%.64s' does "
+                             "not tell the number of heads",
+                             folder->name);
+    if (sizes[i].width != vit->width && json_get(folder->model_args, "embed_dim") == NULL)
+        return vit_error_set(loader->base.err, VIT_ERR_FORMAT,
+                             "config.json: \"model_args.num_heads\" is missing; the architecture's name '%.64s' stands for "
+                             "%zu heads in a width of %zu, and the tensors have %zu",
+                             folder->name, sizes[i].heads, sizes[i].width, vit->width);
+    vit->heads = sizes[i].heads;
+    return VIT_OK;
 }
 
 /* The registers that model_args, else a name like vit_small_patch14_reg4_dinov2, promises must be there. */
@@ -58,41 +77,31 @@ static vit_status check_registers(const struct loader *loader)
     return status;
 }
 
-/* What timm's architectures of these names have that neither tensors nor model_args show. */
-static vit_status configure_by_name(struct vit_loader *loader, const char **activation)
+/* Architectures whose tensors could pass for a plain ViT's, or fail for a reason that helps nobody. */
+static vit_status refuse_variants(const struct loader *loader)
 {
-    struct loader *base = &loader->base;
-    const char *name = base->folder->name;
-    base->eps = strstr(name, "_clip_") != NULL ? 1e-5f : 1e-6f;
-    *activation = strstr(name, "quickgelu") != NULL ? "quick_gelu" : "gelu";
-    if (strstr(name, "_rpn_") != NULL)
-        return vit_error_set(base->err, VIT_ERR_UNSUPPORTED,
-                             "architecture '%.64s' has its norms after attention and MLP, which vitd does not run", name);
-    if ((strstr(name, "siglip") != NULL || strstr(name, "so400m") != NULL) &&
-        json_get(base->folder->model_args, "act_layer") == NULL)
-        return vit_error_set(base->err, VIT_ERR_UNSUPPORTED,
-                             "config.json: \"model_args.act_layer\" is missing, and architectures like '%.64s' differ in "
-                             "their activation: set it to gelu or gelu_tanh",
-                             name);
+    static const struct {
+        const char *part, *what;
+    } variants[] = {{"_rpn_", "norms after attention and MLP"}, {"_rope_", "rotary positions"},
+                    {"vit_pe_", "rotary positions"},            {"relpos_", "relative positions"},
+                    {"_xp_", "attention and MLP side by side"}, {"resnet26d", "another backbone"},
+                    {"resnet50d", "another backbone"}};
+    for (size_t i = 0; i < sizeof variants / sizeof variants[0]; i++)
+        if (strstr(loader->folder->name, variants[i].part) != NULL)
+            return vit_error_set(loader->err, VIT_ERR_UNSUPPORTED, "architecture '%.64s' has %s, which vitd does not run",
+                                 loader->folder->name, variants[i].what);
     return VIT_OK;
 }
 
-vit_status vit_read_heads(struct vit_loader *loader, size_t (*known)(const char *architecture))
+/* The activation that timm gives the architecture of this name. */
+static const char *activation_by_name(const char *architecture)
 {
-    const struct folder *folder = loader->base.folder;
-    struct vit *vit = loader->vit;
-    bool found = false;
-    vit_status status =
-        json_size(folder->model_args, "num_heads", 1, MAX_WIDTH, &vit->heads, &found, loader->base.err);
-    if (status != VIT_OK || found)
-        return status;
-    vit->heads = known(folder->name);
-    if (vit->heads == 0)
-        return vit_error_set(loader->base.err, VIT_ERR_FORMAT,
-                             "config.json: \"model_args.num_heads\" is missing, and the architecture's name '%.64s' does "
-                             "not tell the number of heads",
-                             folder->name);
-    return VIT_OK;
+    static const char *const tanh_siglips[] = {"base_patch32_siglip", "large_patch16_siglip_gap_512",
+                                               "so400m_patch16_siglip", "giantopt_patch16_siglip"};
+    for (size_t i = 0; i < sizeof tanh_siglips / sizeof tanh_siglips[0]; i++)
+        if (strstr(architecture, tanh_siglips[i]) != NULL)
+            return "gelu_tanh";
+    return strstr(architecture, "quickgelu") != NULL ? "quick_gelu" : "gelu";
 }
 
 /* Two matrices of equal rank tell a gated MLP: fc1 gives twice what fc2 takes. */
@@ -104,6 +113,22 @@ static bool has_gated_mlp(const struct loader *loader)
            fc1->shape[0] == 2 * fc2->shape[1];
 }
 
+static vit_status read_activation(struct loader *loader)
+{
+    const char *const name = loader->folder->name, *said = NULL;
+    vit_status status = json_string(loader->folder->model_args, "act_layer", &said, NULL, loader->err);
+    if (status != VIT_OK)
+        return status;
+    if (!has_gated_mlp(loader))
+        return load_activation(loader, &loader->activation, said != NULL ? said : activation_by_name(name));
+    loader->activation = ACTIVATION_SWIGLU;
+    if (said != NULL && strcmp(said, "silu") != 0 && strcmp(said, "swish") != 0)
+        return vit_error_set(loader->err, VIT_ERR_UNSUPPORTED,
+                             "config.json: \"model_args.act_layer\" is \"%.40s\"; the MLPs are gated, and vitd gates by silu",
+                             said);
+    return VIT_OK;
+}
+
 vit_status vit_configure_timm(struct vit_loader *loader)
 {
     static const char *const known[] = {
@@ -112,20 +137,19 @@ vit_status vit_configure_timm(struct vit_loader *loader)
         "proj_drop_rate", "pos_drop_rate", "weight_init", "init_values", "reg_tokens", "no_embed_class", "pre_norm",
         "pos_embed", "dynamic_img_size"};
     struct loader *base = &loader->base;
-    const char *activation;
-    vit_status status =
-        load_check_model_args(base, loader->family->architecture, known, sizeof known / sizeof known[0]);
+    const char *name = base->folder->name;
+    base->eps = strstr(name, "_clip_") != NULL ? 1e-5f : 1e-6f;
+    vit_status status = refuse_variants(base);
+    if (status == VIT_OK)
+        status =
+            load_check_model_args(base, loader->family->architecture, known, sizeof known / sizeof known[0]);
     if (status == VIT_OK)
         status = check_registers(base);
     if (status == VIT_OK)
-        status = configure_by_name(loader, &activation);
-    if (status == VIT_OK)
-        status = json_string(base->folder->model_args, "act_layer", &activation, NULL, base->err);
-    if (status == VIT_OK)
-        status = load_activation(base, &base->activation, activation);
-    if (has_gated_mlp(base))
-        base->activation = ACTIVATION_SWIGLU;
-    return status == VIT_OK ? vit_read_heads(loader, heads_by_name) : status;
+        status = read_activation(base);
+    return status == VIT_OK ? vit_read_heads(loader, strchr(name, '_') + 1, timm_sizes,
+                                             sizeof timm_sizes / sizeof timm_sizes[0])
+                            : status;
 }
 
 /* ---- transformers ---- */

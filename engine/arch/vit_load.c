@@ -223,6 +223,10 @@ static vit_status load_tokens(struct vit_loader *loader)
     const struct name name = name_of("%s%s", loader->prefix, loader->names.positions);
     if (status == VIT_OK)
         status = read_encoding(loader, &encoding);
+    if (status == VIT_OK && encoding == ENCODING_NONE && vit->prefix > 0 && loader->base.folder->layout == LAYOUT_TIMM)
+        return vit_error_set(loader->base.err, VIT_ERR_UNSUPPORTED,
+                             "config.json: \"pos_embed\" is \"none\" beside class or register tokens, which timm then leaves "
+                             "out; vitd does not run that");
     if (status == VIT_OK && encoding != ENCODING_NONE) {
         const bool computed = encoding != ENCODING_LEARNED && load_find(&loader->base, name.text) == NULL;
         status = computed ? compute_positions(loader, encoding, &trained) : load_positions(loader, name.text, &trained);

@@ -82,9 +82,17 @@ vit_status vit_load_family(void **state, const struct folder *folder, vit_model_
 
 /* load_stem of non-overlapping square patches (patch_stem.c). */
 vit_status patch_stem_load(struct vit_loader *loader);
-/* configure for timm's ViTs; and its part that reads the heads: model_args.num_heads, else known(name), 0: unknown. */
+/* configure for timm's ViTs. */
 vit_status vit_configure_timm(struct vit_loader *loader);
-vit_status vit_read_heads(struct vit_loader *loader, size_t (*known)(const char *architecture));
+
+/* What an architecture's name stands for: `name` is how it goes on after the first part (see vit_read_heads()). */
+struct vit_size {
+    const char *name;
+    size_t width, heads;
+};
+/* vit->heads: model_args.num_heads, else those of the first of the sizes that `text`, a part of the architecture's name,
+ * begins with. The width must be that size's too, unless model_args.embed_dim says that it is not. */
+vit_status vit_read_heads(struct vit_loader *loader, const char *text, const struct vit_size *sizes, size_t count);
 /* The grid is vit->grid_height x grid_width; too many tokens are an error. */
 vit_status vit_check_grid(const struct vit_loader *loader);
 
