@@ -50,7 +50,8 @@ static void measure(const struct mvit *mvit, const struct mvit_block *block, siz
     const size_t keys = tokens_of(mvit, &block->key), width = block->width;
     const struct sliding *key = &block->key.sliding;
     const size_t tokens = in * size_larger(block->in, size_larger(width, block->out));
-    const size_t needed[PARTS] = {tokens, tokens, tokens, size_larger(in * block->in, queries * size_larger(width, block->out)), in * 3 * width,
+    const size_t normed = size_larger(in * block->in, queries * size_larger(width, block->out));
+    const size_t needed[PARTS] = {tokens, tokens, tokens, normed, in * 3 * width,
                                   queries * width, keys * width, keys * width,
                                   queries * block->heads * key->out_height, queries * block->heads * key->out_width,
                                   tile_rows(queries, keys) * keys, queries * block->mlp.fc1.out};
@@ -79,6 +80,14 @@ static size_t memory(const void *state, size_t batch)
     return lay_out(state, NULL, NULL);
 }
 
+/* One image's run. */
+struct pass {
+    const struct mvit *mvit;
+    const struct compute *compute;
+    const struct observer *observer;
+    struct mvit_memory memory;
+};
+
 /* ---- pooling ---- */
 
 /* out [width] = the weighted sum of the tokens under the kernel at position i; tokens are `stride` floats apart. */
@@ -98,44 +107,46 @@ static void convolve(const struct pooling_conv *pool, const struct compute *comp
 }
 
 /* out [prefix + positions, width] from a third of qkv */
-static void pool_tokens(const struct mvit *mvit, const struct mvit_block *block, const struct pooling_conv *pool,
-                        const struct compute *compute, float *out, const float *qkv)
+static void pool_tokens(const struct pass *pass, const struct mvit_block *block, const struct pooling_conv *pool,
+                        float *out, const float *qkv)
 {
-    const size_t width = block->width, stride = 3 * width, tokens = tokens_of(mvit, pool);
-    if (mvit->prefix > 0)
+    const size_t width = block->width, stride = 3 * width, prefix = pass->mvit->prefix;
+    const size_t tokens = tokens_of(pass->mvit, pool);
+    if (prefix > 0)
         memcpy(out, qkv, width * sizeof *out);
-    for (size_t i = mvit->prefix; i < tokens; i++)
-        convolve(pool, compute, out + i * width, qkv + mvit->prefix * stride, stride, width, i - mvit->prefix);
-    norm_forward(&pool->norm, compute, out, out, tokens * block->heads, width / block->heads);
+    for (size_t i = prefix; i < tokens; i++)
+        convolve(pool, pass->compute, out + i * width, qkv + prefix * stride, stride, width, i - prefix);
+    norm_forward(&pool->norm, pass->compute, out, out, tokens * block->heads, width / block->heads);
 }
 
 /* The shortcut around attention, in one of the token buffers: x or its projection, pooled as the queries are. */
-static float *shortcut(const struct mvit *mvit, const struct mvit_block *block, const struct compute *compute,
-                       const struct mvit_memory *memory)
+static float *shortcut(const struct pass *pass, const struct mvit_block *block)
 {
-    const size_t in = tokens_in(mvit, block), width = block->width;
+    const struct mvit_memory *memory = &pass->memory;
+    const size_t prefix = pass->mvit->prefix * block->width;
     float *from = memory->tokens[0];
     if (block->shortcut_attention.weight != NULL) {
         from = memory->tokens[1];
-        linear_forward(&block->shortcut_attention, compute, from, memory->normed, block->in, in);
+        linear_forward(&block->shortcut_attention, pass->compute, from, memory->normed, block->in,
+                       tokens_in(pass->mvit, block));
     }
     if (block->shortcut_pool.kernel == 0)
         return from;
     float *to = memory->tokens[2];
-    memcpy(to, from, mvit->prefix * width * sizeof *to);
-    max_pool(to + mvit->prefix * width, from + mvit->prefix * width, &block->shortcut_pool, compute, width, -INFINITY);
+    memcpy(to, from, prefix * sizeof *to);
+    max_pool(to + prefix, from + prefix, &block->shortcut_pool, pass->compute, block->width, -INFINITY);
     return to;
 }
 
 /* ---- attention ---- */
 
 /* memory->rows and columns, for all heads: every query of a grid row has the same R_rows, of a column R_columns. */
-static void relate(const struct mvit *mvit, const struct mvit_block *block, const struct compute *compute,
-                   const struct mvit_memory *memory)
+static void relate(const struct pass *pass, const struct mvit_block *block)
 {
+    const struct mvit_memory *memory = &pass->memory;
     const struct sliding *query = &block->query.sliding, *key = &block->key.sliding;
     const size_t heads = block->heads, head_width = block->width / heads;
-    const float *q = memory->query + mvit->prefix * block->width;
+    const float *q = memory->query + pass->mvit->prefix * block->width;
     const size_t line = query->out_width * heads; /* queries and heads in a row of the grid */
     for (size_t y = 0; y < query->out_height; y++)
         gemm_run(&(struct gemm){.m = line, .n = key->out_height, .k = head_width, .alpha = 1, .beta = 0,
@@ -143,87 +154,87 @@ static void relate(const struct mvit *mvit, const struct mvit_block *block, cons
                                 .b = block->relative_rows + y * key->out_height * head_width, .ldb = head_width,
                                 .b_transposed = true, .c = memory->rows + y * line * key->out_height,
                                 .ldc = key->out_height},
-                 compute->trace);
+                 pass->compute->trace);
     for (size_t i = 0; i < line; i++) /* down a column, for one head */
         gemm_run(&(struct gemm){.m = query->out_height, .n = key->out_width, .k = head_width, .alpha = 1, .beta = 0,
                                 .a = q + i * head_width, .lda = line * head_width,
                                 .b = block->relative_columns + i / heads * key->out_width * head_width,
                                 .ldb = head_width, .b_transposed = true, .c = memory->columns + i * key->out_width,
                                 .ldc = line * key->out_width},
-                 compute->trace);
+                 pass->compute->trace);
 }
 
 /* Adds what relative positions give to the scores of the queries first .. first + rows - 1; class tokens have none. */
-static void add_relations(const struct mvit *mvit, const struct mvit_block *block, const struct mvit_memory *memory,
-                          size_t head, size_t first, size_t rows)
+static void add_relations(const struct pass *pass, const struct mvit_block *block, size_t head, size_t first, size_t rows)
 {
     const size_t height = block->key.sliding.out_height, width = block->key.sliding.out_width;
-    const size_t keys = mvit->prefix + height * width;
+    const size_t prefix = pass->mvit->prefix, keys = prefix + height * width;
     for (size_t i = 0; i < rows; i++) {
-        if (first + i < mvit->prefix)
+        if (first + i < prefix)
             continue;
-        const size_t index = (first + i - mvit->prefix) * block->heads + head;
-        const float *down = memory->rows + index * height, *across = memory->columns + index * width;
-        float *scores = memory->scores + i * keys + mvit->prefix;
+        const size_t index = (first + i - prefix) * block->heads + head;
+        const float *down = pass->memory.rows + index * height, *across = pass->memory.columns + index * width;
+        float *scores = pass->memory.scores + i * keys + prefix;
         for (size_t y = 0; y < height; y++, scores += width)
             for (size_t x = 0; x < width; x++)
                 scores[x] += down[y] + across[x];
     }
 }
 
-/* A tile of queries of one head: out += A v */
-static void attend(const struct mvit *mvit, const struct mvit_block *block, const struct compute *compute,
-                   const struct mvit_memory *memory, size_t layer, size_t head, size_t first, size_t rows, float *out,
-                   const struct observer *observer)
+/* A tile of queries of one head: memory->normed += A v */
+static void attend(const struct pass *pass, const struct mvit_block *block, size_t layer, size_t head, size_t first,
+                   size_t rows)
 {
-    const size_t width = block->width, head_width = width / block->heads, keys = tokens_of(mvit, &block->key);
+    const struct mvit_memory *memory = &pass->memory;
+    const struct observer *observer = pass->observer;
+    const size_t width = block->width, head_width = width / block->heads, keys = tokens_of(pass->mvit, &block->key);
     gemm_run(&(struct gemm){.m = rows, .n = keys, .k = head_width, .alpha = 1 / sqrtf((float)head_width), .beta = 0,
                             .a = memory->query + first * width + head * head_width, .lda = width,
                             .b = memory->key + head * head_width, .ldb = width, .b_transposed = true,
                             .c = memory->scores, .ldc = keys},
-             compute->trace);
-    add_relations(mvit, block, memory, head, first, rows);
-    compute->kernels->softmax(memory->scores, rows, keys);
+             pass->compute->trace);
+    add_relations(pass, block, head, first, rows);
+    pass->compute->kernels->softmax(memory->scores, rows, keys);
     if (observer != NULL && observer->attention != NULL)
         observer->attention(observer->context,
                             &(struct attention_view){.layer = layer, .head = head, .matrix = memory->scores,
                                                      .first = first, .rows = rows,
-                                                     .queries = tokens_of(mvit, &block->query), .keys = keys,
-                                                     .prefix = mvit->prefix});
+                                                     .queries = tokens_of(pass->mvit, &block->query), .keys = keys,
+                                                     .prefix = pass->mvit->prefix});
     gemm_run(&(struct gemm){.m = rows, .n = head_width, .k = keys, .alpha = 1, .beta = 1, .a = memory->scores, .lda = keys,
                             .b = memory->value + head * head_width, .ldb = width,
-                            .c = out + first * width + head * head_width, .ldc = width},
-             compute->trace);
+                            .c = memory->normed + first * width + head * head_width, .ldc = width},
+             pass->compute->trace);
 }
 
 /* memory->normed [queries, width], from memory->qkv; the pooled queries are added to it (residual pooling). */
-static void attention(const struct mvit *mvit, const struct mvit_block *block, const struct compute *compute,
-                      const struct mvit_memory *memory, size_t layer, const struct observer *observer)
+static void attention(const struct pass *pass, const struct mvit_block *block, size_t layer)
 {
-    const size_t queries = tokens_of(mvit, &block->query), keys = tokens_of(mvit, &block->key), width = block->width;
-    const size_t tile = tile_rows(queries, keys);
-    pool_tokens(mvit, block, &block->query, compute, memory->query, memory->qkv);
-    pool_tokens(mvit, block, &block->key, compute, memory->key, memory->qkv + width);
-    pool_tokens(mvit, block, &block->value, compute, memory->value, memory->qkv + 2 * width);
-    relate(mvit, block, compute, memory);
+    const struct mvit_memory *memory = &pass->memory;
+    const size_t queries = tokens_of(pass->mvit, &block->query), width = block->width;
+    const size_t tile = tile_rows(queries, tokens_of(pass->mvit, &block->key));
+    pool_tokens(pass, block, &block->query, memory->query, memory->qkv);
+    pool_tokens(pass, block, &block->key, memory->key, memory->qkv + width);
+    pool_tokens(pass, block, &block->value, memory->value, memory->qkv + 2 * width);
+    relate(pass, block);
     memcpy(memory->normed, memory->query, queries * width * sizeof *memory->normed);
     for (size_t first = 0; first < queries; first += tile)
         for (size_t head = 0; head < block->heads; head++)
-            attend(mvit, block, compute, memory, layer, head, first, tile < queries - first ? tile : queries - first,
-                   memory->normed, observer);
+            attend(pass, block, layer, head, first, tile < queries - first ? tile : queries - first);
 }
 
 /* ---- the block ---- */
 
 /* memory->tokens[0] to memory->tokens[0], the buffers changing places. */
-static void run_block(const struct mvit *mvit, const struct mvit_block *block, const struct compute *compute,
-                      struct mvit_memory *memory, size_t layer, const struct observer *observer)
+static void run_block(struct pass *pass, const struct mvit_block *block, size_t layer)
 {
-    const size_t in = tokens_in(mvit, block), queries = tokens_of(mvit, &block->query);
+    struct mvit_memory *memory = &pass->memory;
+    const struct compute *compute = pass->compute;
+    const size_t in = tokens_in(pass->mvit, block), queries = tokens_of(pass->mvit, &block->query);
     norm_forward(&block->norm1, compute, memory->normed, memory->tokens[0], in, block->in);
     linear_forward(&block->qkv, compute, memory->qkv, memory->normed, block->in, in);
-    float *x = shortcut(mvit, block, compute, memory);
-    attention(mvit, block, compute, memory, layer, observer);
+    float *x = shortcut(pass, block);
+    attention(pass, block, layer);
     linear_add(&block->proj, compute, x, memory->normed, queries);
 
     norm_forward(&block->norm2, compute, memory->normed, x, queries, block->width);
@@ -241,30 +252,42 @@ static void run_block(const struct mvit *mvit, const struct mvit_block *block, c
 
 /* ---- the network ---- */
 
-static void forward_image(const struct mvit *mvit, const struct compute *compute, float *floats,
-                          const struct arch_image *image)
+static void embed(const struct pass *pass, const float *pixels)
 {
-    struct mvit_memory parts;
-    lay_out(mvit, floats, &parts);
-    const size_t first = mvit->patches.out;
-    pixels_to_map(parts.tokens[1], image->pixels, mvit->image_height, mvit->image_width);
-    if (mvit->prefix > 0)
-        memcpy(parts.tokens[0], mvit->class_token, first * sizeof(float));
-    conv_forward(&mvit->patches, compute, parts.hidden, parts.tokens[0] + mvit->prefix * first, parts.tokens[1], false);
-    for (size_t i = 0; i < mvit->layers; i++)
-        run_block(mvit, &mvit->blocks[i], compute, &parts, i, image->observer);
+    const struct mvit *mvit = pass->mvit;
+    const size_t prefix = mvit->prefix * mvit->patches.out;
+    float *x = pass->memory.tokens[0], *picture = pass->memory.tokens[1];
+    pixels_to_map(picture, pixels, mvit->image_height, mvit->image_width);
+    if (prefix > 0)
+        memcpy(x, mvit->class_token, prefix * sizeof *x);
+    conv_forward(&mvit->patches, pass->compute, pass->memory.hidden, x + prefix, picture, false);
+}
 
+static void classify(const struct pass *pass, const struct arch_image *image)
+{
+    const struct mvit *mvit = pass->mvit;
     const struct mvit_block *last = &mvit->blocks[mvit->layers - 1];
     const size_t tokens = tokens_of(mvit, &last->query), width = last->out;
-    float *x = parts.tokens[0], *pooled = parts.normed;
-    norm_forward(&mvit->norm, compute, x, x, tokens, width);
+    float *x = pass->memory.tokens[0], *pooled = pass->memory.normed;
+    norm_forward(&mvit->norm, pass->compute, x, x, tokens, width);
     if (mvit->pool_token)
         memcpy(pooled, x, width * sizeof *x);
     else
         mean_rows(pooled, x + mvit->prefix * width, tokens - mvit->prefix, width);
-    linear_forward(&mvit->head, compute, image->logits, pooled, width, 1);
+    linear_forward(&mvit->head, pass->compute, image->logits, pooled, width, 1);
     if (image->features != NULL)
         memcpy(image->features, pooled, width * sizeof *pooled);
+}
+
+static void forward_image(const struct mvit *mvit, const struct compute *compute, float *floats,
+                          const struct arch_image *image)
+{
+    struct pass pass = {.mvit = mvit, .compute = compute, .observer = image->observer};
+    lay_out(mvit, floats, &pass.memory);
+    embed(&pass, image->pixels);
+    for (size_t i = 0; i < mvit->layers; i++)
+        run_block(&pass, &mvit->blocks[i], i);
+    classify(&pass, image);
 }
 
 static void forward(const void *state, const struct compute *compute, float *floats, const struct arch_image *images,

@@ -37,12 +37,17 @@ static void note_size(struct resnet *resnet, const struct conv *conv)
     resnet->most_channels = conv->out > resnet->most_channels ? conv->out : resnet->most_channels;
 }
 
-static vit_status load_standard_conv(const struct loader *loader, struct resnet *resnet, struct conv *conv,
-                                     const char *name, size_t in, size_t kernel, size_t stride, size_t height,
-                                     size_t width)
+/* Where a kernel stands on the map so far; both kinds of network pad the input size, in their way. */
+static struct sliding slide(const struct resnet *resnet, size_t kernel, size_t stride, size_t height, size_t width)
 {
-    conv->sliding = resnet->kind == RESNET_HYBRID ? sliding_same(kernel, stride, height, width)
-                                                  : sliding_padded(kernel, stride, (kernel - 1) / 2, height, width);
+    return resnet->kind == RESNET_HYBRID ? sliding_same(kernel, stride, height, width)
+                                         : sliding_padded(kernel, stride, (kernel - 1) / 2, height, width);
+}
+
+/* conv->sliding is the caller's. */
+static vit_status load_standard_conv(const struct loader *loader, struct resnet *resnet, struct conv *conv,
+                                     const char *name, size_t in)
+{
     vit_status status = load_conv(loader, conv, name, in, BIAS_NONE);
     if (status == VIT_OK && conv->out % NORM_GROUPS != 0)
         status = vit_error_set(loader->err, VIT_ERR_UNSUPPORTED,
@@ -70,18 +75,17 @@ static vit_status load_bottleneck(const struct loader *loader, struct resnet *re
     size_t channels = in, y = height, x = width;
     vit_status status = VIT_OK;
     for (size_t i = 0; status == VIT_OK && i < 3; i++) {
-        const size_t kernel = i == 1 ? 3 : 1;
-        status = load_standard_conv(loader, resnet, convs[i], name_of("%sconv%zu", prefix, i + 1).text, channels, kernel,
-                                    i == 1 ? stride : 1, y, x);
+        convs[i]->sliding = slide(resnet, i == 1 ? 3 : 1, i == 1 ? stride : 1, y, x);
+        status = load_standard_conv(loader, resnet, convs[i], name_of("%sconv%zu", prefix, i + 1).text, channels);
         if (status == VIT_OK)
             status = load_conv_norm(loader, resnet, norms[i], name_of("%snorm%zu", prefix, i + 1).text, convs[i]);
         channels = convs[i]->out;
         y = convs[i]->sliding.out_height;
         x = convs[i]->sliding.out_width;
     }
+    block->shortcut.sliding = slide(resnet, 1, stride, height, width);
     if (status == VIT_OK && projected)
-        status = load_standard_conv(loader, resnet, &block->shortcut, name_of("%sdownsample.conv", prefix).text, in, 1,
-                                    stride, height, width);
+        status = load_standard_conv(loader, resnet, &block->shortcut, name_of("%sdownsample.conv", prefix).text, in);
     if (status == VIT_OK && projected && resnet->kind == RESNET_HYBRID)
         status = load_norm(loader, &block->shortcut_norm, name_of("%sdownsample.norm", prefix).text, block->shortcut.out);
     if (status == VIT_OK && (projected ? block->shortcut.out : in) != channels)
@@ -97,12 +101,12 @@ static vit_status load_stem(const struct loader *loader, struct resnet *resnet, 
 {
     const bool nested = load_find(loader, name_of("%sstem.conv.weight", prefix).text) != NULL;
     const struct name stem = name_of("%s%s", prefix, nested ? "stem." : "");
-    vit_status status = load_standard_conv(loader, resnet, &resnet->stem, name_of("%sconv", stem.text).text, 3, 7, 2,
-                                           resnet->image_height, resnet->image_width);
+    resnet->stem.sliding = slide(resnet, 7, 2, resnet->image_height, resnet->image_width);
+    vit_status status = load_standard_conv(loader, resnet, &resnet->stem, name_of("%sconv", stem.text).text, 3);
     if (status == VIT_OK && resnet->kind == RESNET_HYBRID)
         status = load_norm(loader, &resnet->stem_norm, name_of("%snorm", stem.text).text, resnet->stem.out);
     const size_t height = resnet->stem.sliding.out_height, width = resnet->stem.sliding.out_width;
-    resnet->pool = resnet->kind == RESNET_HYBRID ? sliding_same(3, 2, height, width) : sliding_padded(3, 2, 1, height, width);
+    resnet->pool = slide(resnet, 3, 2, height, width);
     resnet->out_height = resnet->pool.out_height;
     resnet->out_width = resnet->pool.out_width;
     resnet->channels = resnet->stem.out;
