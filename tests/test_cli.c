@@ -289,6 +289,25 @@ START_TEST(test_inspect_describes_a_model)
 }
 END_TEST
 
+START_TEST(test_inspect_describes_every_kind_of_model)
+{
+    assert_runs("inspect tests/golden/swin-hf");
+    assert_says(outcome.out, "patches of 2, 64 tokens at the end\n");
+    assert_says(outcome.out, "stages          2 layers of width 16, 2 heads, maps of 32x32\n");
+    assert_says(outcome.out, "                1 layer of width 64, 4 heads, maps of 8x8\n");
+    assert_says(outcome.out, "explanations    attention=raw\n");
+    assert_runs("inspect tests/golden/resnetv2-timm");
+    assert_says(outcome.out, "input           64x64 pixels\n");
+    assert_says(outcome.out, "explanations    none\n");
+    assert_runs("inspect --image-size 96 tests/golden/vit-timm");
+    assert_says(outcome.out, "96x96 pixels, patches of 16, 37 tokens\n");
+    assert_says(outcome.out, "explanations    attention=raw, rollout, legrad, attention distances\n");
+    run("inspect --image-size 96 tests/golden/mvitv2-timm");
+    ck_assert_int_eq(outcome.status, 1);
+    assert_says(outcome.err, "MViTv2 runs in its own size only, this one in 64x64");
+}
+END_TEST
+
 START_TEST(test_inspect_says_why_a_folder_cannot_run)
 {
     run("inspect config/samples");
@@ -345,6 +364,7 @@ int main(void)
     tcase_add_test(tests, test_classify_reads_standard_input);
     tcase_add_test(tests, test_classify_refuses_a_picture_over_the_limit);
     tcase_add_test(tests, test_inspect_describes_a_model);
+    tcase_add_test(tests, test_inspect_describes_every_kind_of_model);
     tcase_add_test(tests, test_inspect_says_why_a_folder_cannot_run);
     tcase_add_test(tests, test_bench_of_what_is_not_there_fails);
     tcase_add_test(tests, test_serve_fails_clearly_at_start);
