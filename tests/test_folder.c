@@ -850,8 +850,9 @@ START_TEST(test_settings_by_name)
         ck_assert_mem_eq(by_name, by_arguments, sizeof by_name);
     }
     static const char *const variants[] = {"vit_pe_core_tiny_patch16_384", "vit_base_patch16_rope_224",
-                                           "vit_relpos_base_patch16_224", "vit_base_patch16_rpn_224"};
-    for (size_t i = 0; i < 4; i++) {
+                                           "vit_relpos_base_patch16_224", "vit_base_patch16_rpn_224",
+                                           "vit_base_patch16_18x2_224", "vit_dwee_patch16_reg1_gap_256"};
+    for (size_t i = 0; i < sizeof variants / sizeof variants[0]; i++) {
         copy_golden("vit-clip-timm");
         edit_json("config.json", "architecture", cJSON_CreateString(variants[i]));
         assert_refused(VIT_ERR_UNSUPPORTED, "which vitd does not run");

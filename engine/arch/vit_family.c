@@ -77,22 +77,6 @@ static vit_status check_registers(const struct loader *loader)
     return status;
 }
 
-/* Architectures whose tensors could pass for a plain ViT's, or fail for a reason that helps nobody. */
-static vit_status refuse_variants(const struct loader *loader)
-{
-    static const struct {
-        const char *part, *what;
-    } variants[] = {{"_rpn_", "norms after attention and MLP"}, {"_rope_", "rotary positions"},
-                    {"vit_pe_", "rotary positions"},            {"relpos_", "relative positions"},
-                    {"_xp_", "attention and MLP side by side"}, {"resnet26d", "another backbone"},
-                    {"resnet50d", "another backbone"}};
-    for (size_t i = 0; i < sizeof variants / sizeof variants[0]; i++)
-        if (strstr(loader->folder->name, variants[i].part) != NULL)
-            return vit_error_set(loader->err, VIT_ERR_UNSUPPORTED, "architecture '%.64s' has %s, which vitd does not run",
-                                 loader->folder->name, variants[i].what);
-    return VIT_OK;
-}
-
 /* The activation that timm gives the architecture of this name. */
 static const char *activation_by_name(const char *architecture)
 {
@@ -139,10 +123,8 @@ vit_status vit_configure_timm(struct vit_loader *loader)
     struct loader *base = &loader->base;
     const char *name = base->folder->name;
     base->eps = strstr(name, "_clip_") != NULL ? 1e-5f : 1e-6f;
-    vit_status status = refuse_variants(base);
-    if (status == VIT_OK)
-        status =
-            load_check_model_args(base, loader->family->architecture, known, sizeof known / sizeof known[0]);
+    vit_status status =
+        load_check_model_args(base, loader->family->architecture, known, sizeof known / sizeof known[0]);
     if (status == VIT_OK)
         status = check_registers(base);
     if (status == VIT_OK)
@@ -219,12 +201,34 @@ static bool is_vit(const struct folder *folder)
            strncmp(folder->name, "deit3_", 6) == 0;
 }
 
+/* Variants of timm's whose tensors could pass for a plain ViT's, or fail for a reason that helps nobody. */
+static vit_status refuse_variants(const struct folder *folder, vit_error *err)
+{
+    static const struct {
+        const char *part, *what;
+    } variants[] = {{"_rpn_", "norms after attention and MLP"},    {"_rope_", "rotary positions"},
+                    {"vit_pe_", "rotary positions"},               {"relpos_", "relative positions"},
+                    {"_xp_", "attention and MLP side by side"},    {"_18x2_", "blocks side by side"},
+                    {"_pwee_", "attention and MLP side by side"},  {"_dwee_", "differential attention"},
+                    {"_dpwee_", "differential attention"},         {"_dlittle_", "differential attention"},
+                    {"_resnet26d_", "another backbone"},           {"_resnet50d_", "another backbone"},
+                    {"_mci_", "another backbone"}};
+    for (size_t i = 0; folder->layout == LAYOUT_TIMM && i < sizeof variants / sizeof variants[0]; i++)
+        if (strstr(folder->name, variants[i].part) != NULL)
+            return vit_error_set(err, VIT_ERR_UNSUPPORTED, "architecture '%.64s' has %s, which vitd does not run",
+                                 folder->name, variants[i].what);
+    return VIT_OK;
+}
+
 static vit_status load_vit(void **state, const struct folder *folder, vit_model_info *info, vit_error *err)
 {
     static const struct vit_family timm = {.architecture = "vit", .names = &vit_timm_names,
                                            .configure = vit_configure_timm, .load_stem = patch_stem_load};
     static const struct vit_family transformers = {.architecture = "vit", .names = &vit_names,
                                                    .configure = configure_transformers, .load_stem = patch_stem_load};
+    vit_status status = refuse_variants(folder, err);
+    if (status != VIT_OK)
+        return status;
     return vit_load_family(state, folder, info, folder->layout == LAYOUT_TIMM ? &timm : &transformers, err);
 }
 
