@@ -180,8 +180,8 @@ START_TEST(test_block_gradient_equals_central_differences)
                 make_lab(&lab, (enum activation)activation, seed);
                 memcpy(x, lab.input, sizeof x);
                 memcpy(plain, lab.input, sizeof plain);
-                block_forward(&lab.block, &compute, &lab.scratch, plain, T, 0, NULL);
-                block_forward(&lab.block, &compute, &lab.scratch, x, T, 0,
+                block_forward(&lab.block, &compute, &lab.scratch, plain, T, T, 0, NULL);
+                block_forward(&lab.block, &compute, &lab.scratch, x, T, T, 0,
                               &(struct observer){.attention = keep, .context = lab.attention, .tapes = &lab.tape});
                 ck_assert_mem_eq(x, plain, sizeof x); /* being watched changes nothing */
                 block_backward(&lab.block, &compute, &lab.scratch, &lab.tape, lab.gradient, T, 0,

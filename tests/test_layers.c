@@ -169,7 +169,7 @@ START_TEST(test_attention_in_tiles)
                                             .mixing_bias = mixing_bias};
         ck_assert_uint_lt(attention_rows(&attention, TOKENS), TOKENS);
         float *memory = malloc(attention_floats(&attention, TOKENS, WIDTH) * sizeof *memory);
-        attention_forward(&attention, &compute, memory, out, qkv, TOKENS, WIDTH, 0, NULL);
+        attention_forward(&attention, &compute, memory, out, qkv, TOKENS, TOKENS, WIDTH, 0, NULL);
         for (size_t query = 0; query < TOKENS; query += 53) {
             static double a[HEADS][TOKENS];
             for (size_t head = 0; head < HEADS; head++) {

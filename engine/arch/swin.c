@@ -102,8 +102,8 @@ static void forward_image(const struct swin *swin, const struct compute *compute
         if (i > 0)
             merge(stage - 1, stage, compute, memory);
         for (size_t j = 0; j < stage->depth; j++)
-            block_forward(&stage->blocks[j], compute, &memory->scratch, memory->tokens, tokens_of(stage), layer++,
-                          image->observer);
+            block_forward(&stage->blocks[j], compute, &memory->scratch, memory->tokens, tokens_of(stage),
+                          tokens_of(stage), layer++, image->observer);
     }
     norm_forward(&swin->norm, compute, memory->tokens, memory->tokens, tokens_of(last), last->width);
     mean_rows(pooled, memory->tokens, tokens_of(last), last->width);

@@ -130,8 +130,8 @@ static void layer_forward(const struct token_layer *layer, const struct compute 
     if (layer->features != NULL)
         performer_forward(layer, compute, memory, tokens);
     else
-        attention_forward(&layer->attention, compute, memory->attention, memory->heads, memory->qkv, tokens, width, 0,
-                          NULL);
+        attention_forward(&layer->attention, compute, memory->attention, memory->heads, memory->qkv, tokens, tokens,
+                          width, 0, NULL);
     float *x = memory->tokens, *normed = memory->heads, *hidden = normed + tokens * width;
     for (size_t i = 0; i < tokens; i++)
         memcpy(x + i * width, memory->qkv + (3 * i + 2) * width, width * sizeof *x);

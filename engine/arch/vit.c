@@ -10,6 +10,9 @@
  *     average pooling:      features = fc_norm(mean(patches)), or mean(norm(patches)) without fc_norm
  *     token + average:      features = [norm(tokens)[class], mean(norm(patches))]
  *     logits = head(features)
+ *
+ * Where the head sees nothing but the first tokens, the last block computes nothing but those: keys and values of all
+ * tokens, queries and all that follows of the few.
  */
 #include <string.h>
 
@@ -19,6 +22,7 @@
 /* The memory of a run: the batch's tokens, then one image's scratch, where the stem works before the blocks do. */
 struct layout_in_memory {
     float *tokens; /* [B, T, C] */
+    float *watched; /* [T, C]: an observed image's, in the last block */
     float *stem;
     struct block_scratch scratch; /* hidden also holds a second head's logits */
     size_t floats; /* all together */
@@ -31,13 +35,15 @@ static struct layout_in_memory lay_out(const struct vit *vit, float *memory, siz
     for (size_t i = 0; i < vit->layers; i++)
         attention = size_larger(attention, attention_floats(&vit->blocks[i].attention, vit->tokens, vit->width));
     const size_t sizes[] = {batch * vit->tokens * vit->width, vit->tokens * vit->width, vit->tokens * 3 * vit->width,
-                            attention, size_larger(vit->tokens * block->mlp.fc1.out, vit->classes)};
+                            attention, size_larger(vit->tokens * block->mlp.fc1.out, vit->classes),
+                            vit->tokens * vit->width};
     size_t starts[sizeof sizes / sizeof sizes[0]];
     const size_t blocks = parts_lay_out(starts, sizes, sizeof sizes / sizeof sizes[0]);
     struct layout_in_memory layout = {.floats = size_larger(blocks, starts[1] + vit->stem.memory(vit->stem.state))};
     if (memory != NULL) {
         layout.tokens = memory + starts[0];
         layout.stem = memory + starts[1];
+        layout.watched = memory + starts[5];
         layout.scratch = (struct block_scratch){.normed = memory + starts[1], .qkv = memory + starts[2],
                                                 .attention = memory + starts[3], .hidden = memory + starts[4]};
     }
@@ -109,6 +115,26 @@ static void classify(const struct vit *vit, const struct compute *compute, const
         memcpy(image->features, pooled, vit->head.in * sizeof *pooled);
 }
 
+/* The tokens that the head sees of the last block's. */
+static size_t tokens_wanted(const struct vit *vit)
+{
+    return vit->pooling == POOL_TOKEN ? 1 : vit->pooling == POOL_DISTILLED ? 2 : vit->tokens;
+}
+
+/* Whoever watches sees a whole block, on a copy: an image's result does not depend on being watched. */
+static void run_last_block(const struct vit *vit, const struct compute *compute, const struct layout_in_memory *layout,
+                           float *tokens, const struct observer *observer)
+{
+    const size_t last = vit->layers - 1, wanted = tokens_wanted(vit);
+    const struct block *block = &vit->blocks[last];
+    if (wanted < vit->tokens && observer != NULL) {
+        memcpy(layout->watched, tokens, vit->tokens * vit->width * sizeof *tokens);
+        block_forward(block, compute, &layout->scratch, layout->watched, vit->tokens, vit->tokens, last, observer);
+        observer = NULL;
+    }
+    block_forward(block, compute, &layout->scratch, tokens, vit->tokens, wanted, last, observer);
+}
+
 /* Layer by layer, and in each layer image by image: the layer's weights are used while they are in cache. */
 void vit_forward(const void *state, const struct compute *compute, float *memory, const struct arch_image *images,
                  size_t count)
@@ -119,10 +145,12 @@ void vit_forward(const void *state, const struct compute *compute, float *memory
 
     for (size_t i = 0; i < count; i++)
         embed(vit, compute, layout.stem, layout.tokens + i * image_floats, images[i].pixels);
-    for (size_t layer = 0; layer < vit->layers; layer++)
+    for (size_t layer = 0; layer + 1 < vit->layers; layer++)
         for (size_t i = 0; i < count; i++)
             block_forward(&vit->blocks[layer], compute, &layout.scratch, layout.tokens + i * image_floats, vit->tokens,
-                          layer, images[i].observer);
+                          vit->tokens, layer, images[i].observer);
+    for (size_t i = 0; i < count; i++)
+        run_last_block(vit, compute, &layout, layout.tokens + i * image_floats, images[i].observer);
     for (size_t i = 0; i < count; i++)
         classify(vit, compute, &layout.scratch, layout.tokens + i * image_floats, &images[i]);
 }

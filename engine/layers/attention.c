@@ -26,6 +26,7 @@ struct run {
     const struct compute *compute;
     const struct observer *observer;
     size_t width, layer;
+    size_t wanted;        /* queries */
     float *probabilities; /* [rows, n], with mixing [NH, rows, n] */
     float *mixed;         /* [NH, rows, n] with mixing */
 };
@@ -119,8 +120,8 @@ static void run_group(const struct run *run, const struct group *group)
 {
     const struct attention *attention = run->attention;
     const size_t n = group->tokens, tile = attention_rows(attention, n);
-    for (size_t first = 0; first < n; first += tile) {
-        const size_t rows = tile < n - first ? tile : n - first;
+    for (size_t first = 0; first < run->wanted; first += tile) {
+        const size_t rows = tile < run->wanted - first ? tile : run->wanted - first;
         if (attention->mixing == NULL) {
             for (size_t head = 0; head < attention->heads; head++) {
                 attend(run, group, head, first, rows, run->probabilities);
@@ -157,14 +158,14 @@ static void scatter_rows(float *tokens, const float *rows, const int32_t *places
 }
 
 void attention_forward(const struct attention *attention, const struct compute *compute, float *memory, float *out,
-                       const float *qkv, size_t tokens, size_t width, size_t layer,
+                       const float *qkv, size_t tokens, size_t wanted, size_t width, size_t layer,
                        const struct observer *observer)
 {
     const struct windows *windows = attention->windows;
     size_t starts[4];
     lay_out(attention, tokens, width, starts);
     const struct run run = {.attention = attention, .compute = compute, .observer = observer, .width = width,
-                            .layer = layer, .probabilities = memory + starts[0], .mixed = memory + starts[1]};
+                            .layer = layer, .wanted = windows != NULL ? windows->size : wanted, .probabilities = memory + starts[0], .mixed = memory + starts[1]};
     if (windows == NULL) {
         run_group(&run, &(struct group){.qkv = qkv, .out = out, .tokens = tokens});
         return;

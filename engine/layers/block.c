@@ -31,23 +31,40 @@ static void keep_values(const struct block_tape *tape, const float *qkv, size_t 
         memcpy(tape->values + i * width, qkv + (3 * i + 2) * width, width * sizeof *qkv);
 }
 
+/* Some rows of qkv's matrix, for some tokens: a part [rows, part] of each row of qkv, `offset` into it. */
+static void project_part(const struct linear *qkv, const struct compute *compute, float *out, const float *normed,
+                         size_t rows, size_t offset, size_t part)
+{
+    gemm_run(&(struct gemm){.m = rows, .n = part, .k = qkv->in, .alpha = 1, .beta = 0, .a = normed, .lda = qkv->in,
+                            .b = qkv->weight + offset * qkv->in, .ldb = qkv->in, .b_transposed = true, .c = out + offset,
+                            .ldc = qkv->out},
+             compute->trace);
+    for (size_t i = 0; i < rows && qkv->bias != NULL; i++)
+        compute->kernels->add_bias(out + i * qkv->out + offset, qkv->bias + offset, 1, part);
+}
+
 void block_forward(const struct block *block, const struct compute *compute, const struct block_scratch *scratch,
-                   float *x, size_t tokens, size_t layer, const struct observer *observer)
+                   float *x, size_t tokens, size_t wanted, size_t layer, const struct observer *observer)
 {
     const size_t width = block->proj.in;
     const struct block_tape *tape = observer != NULL && observer->tapes != NULL ? &observer->tapes[layer] : NULL;
     norm_forward(&block->norm1, compute, scratch->normed, x, tokens, width);
-    linear_forward(&block->qkv, compute, scratch->qkv, scratch->normed, width, tokens);
-    attention_forward(&block->attention, compute, scratch->attention, scratch->normed, scratch->qkv, tokens, width, layer,
-                      observer);
-    linear_add(&block->proj, compute, x, scratch->normed, tokens);
+    if (wanted == tokens) {
+        linear_forward(&block->qkv, compute, scratch->qkv, scratch->normed, width, tokens);
+    } else {
+        project_part(&block->qkv, compute, scratch->qkv, scratch->normed, wanted, 0, width);
+        project_part(&block->qkv, compute, scratch->qkv, scratch->normed, tokens, width, 2 * width);
+    }
+    attention_forward(&block->attention, compute, scratch->attention, scratch->normed, scratch->qkv, tokens, wanted, width,
+                      layer, observer);
+    linear_add(&block->proj, compute, x, scratch->normed, wanted);
     if (tape != NULL) {
         keep_values(tape, scratch->qkv, tokens, width);
         memcpy(tape->residual, x, tokens * width * sizeof *x);
     }
 
-    norm_forward(&block->norm2, compute, scratch->normed, x, tokens, width);
-    mlp_forward(&block->mlp, compute, scratch->hidden, x, scratch->normed, tokens, tape != NULL ? tape->hidden : NULL);
+    norm_forward(&block->norm2, compute, scratch->normed, x, wanted, width);
+    mlp_forward(&block->mlp, compute, scratch->hidden, x, scratch->normed, wanted, tape != NULL ? tape->hidden : NULL);
     if (tape != NULL)
         mean_rows(tape->mean, x, tokens, width);
 }

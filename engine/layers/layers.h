@@ -127,16 +127,19 @@ void mlp_forward(const struct mlp *mlp, const struct compute *compute, float *hi
 /* Floats of working memory for attention_forward(). */
 size_t attention_floats(const struct attention *attention, size_t tokens, size_t width);
 
-/* out [T, C] (heads side by side) from qkv [T, 3*C]. observer may be NULL. */
+/* out [T, C] (heads side by side) from qkv [T, 3*C]; without windows only the first `wanted` rows, whose q is all of q
+ * that is read. observer may be NULL. */
 void attention_forward(const struct attention *attention, const struct compute *compute, float *memory, float *out,
-                       const float *qkv, size_t tokens, size_t width, size_t layer, const struct observer *observer);
+                       const float *qkv, size_t tokens, size_t wanted, size_t width, size_t layer,
+                       const struct observer *observer);
 
 /* The rows of probabilities that are computed at a time, so that they stay in cache. */
 size_t attention_rows(const struct attention *attention, size_t tokens);
 
-/* In place on one image, x [T, C]. observer may be NULL. */
+/* In place on one image, x [T, C]. Only the first `wanted` tokens of the result are needed (T: all; with windows or an
+ * observer it must be T); the others are left as they are. observer may be NULL. */
 void block_forward(const struct block *block, const struct compute *compute, const struct block_scratch *scratch,
-                   float *x, size_t tokens, size_t layer, const struct observer *observer);
+                   float *x, size_t tokens, size_t wanted, size_t layer, const struct observer *observer);
 
 /* The gradient of a score with respect to the block's attention probabilities, shown to observer->attention head by
  * head. mean_gradient [C]: the score's gradient with respect to the block's result averaged over the tokens (tape->mean).
