@@ -121,13 +121,14 @@ static size_t tokens_wanted(const struct vit *vit)
     return vit->pooling == POOL_TOKEN ? 1 : vit->pooling == POOL_DISTILLED ? 2 : vit->tokens;
 }
 
-/* Whoever watches sees a whole block, on a copy: an image's result does not depend on being watched. */
+/* Whoever watches more than the first query sees a whole block, on a copy: an image's result does not depend on being
+ * watched. */
 static void run_last_block(const struct vit *vit, const struct compute *compute, const struct layout_in_memory *layout,
                            float *tokens, const struct observer *observer)
 {
     const size_t last = vit->layers - 1, wanted = tokens_wanted(vit);
     const struct block *block = &vit->blocks[last];
-    if (wanted < vit->tokens && observer != NULL) {
+    if (wanted < vit->tokens && observer != NULL && !observer->first_query_only) {
         memcpy(layout->watched, tokens, vit->tokens * vit->width * sizeof *tokens);
         block_forward(block, compute, &layout->scratch, layout->watched, vit->tokens, vit->tokens, last, observer);
         observer = NULL;

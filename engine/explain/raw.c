@@ -63,5 +63,5 @@ struct observer raw_observer(struct raw_map *raw)
     vit_map_shape shape;
     explain_shape(raw->info, raw->explain, &shape, NULL);
     memset(raw->map, 0, shape.floats * sizeof *raw->map);
-    return (struct observer){.attention = observe, .context = raw};
+    return (struct observer){.attention = observe, .first_query_only = raw->info->class_token, .context = raw};
 }

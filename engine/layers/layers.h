@@ -55,6 +55,7 @@ struct observer {
     /* Sees the attention probabilities (in block_backward(): their gradient) as they are computed: layer by layer, every
      * row once, and for each row the heads in order. */
     void (*attention)(void *context, const struct attention_view *view);
+    bool first_query_only; /* it has no use for the rows after the first */
     void *context;
     const struct block_tape *tapes; /* [L], filled in */
 };
@@ -136,8 +137,8 @@ void attention_forward(const struct attention *attention, const struct compute *
 /* The rows of probabilities that are computed at a time, so that they stay in cache. */
 size_t attention_rows(const struct attention *attention, size_t tokens);
 
-/* In place on one image, x [T, C]. Only the first `wanted` tokens of the result are needed (T: all; with windows or an
- * observer it must be T); the others are left as they are. observer may be NULL. */
+/* In place on one image, x [T, C]. Only the first `wanted` tokens of the result are needed (T: all, as with windows
+ * or a tape it must be); the others are left as they are. observer may be NULL, and sees the wanted queries. */
 void block_forward(const struct block *block, const struct compute *compute, const struct block_scratch *scratch,
                    float *x, size_t tokens, size_t wanted, size_t layer, const struct observer *observer);
 
