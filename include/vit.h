@@ -190,6 +190,10 @@ const char *vit_blas_core(void);
 /* NULL when they suit this CPU; else the name of faster ones, to be set as OPENBLAS_CORETYPE before the process
  * starts. Either that variable already names slower ones, or OpenBLAS does not know the CPU. */
 const char *vit_blas_better_core(void);
+/* What the calling thread can do at most, measured now, in about a second: fp32 operations per second in multiply-adds of
+ * vitd's own kernels (2 for each), and bytes per second read from memory (0: none to be had). */
+double vit_peak_flops(void);
+double vit_peak_bandwidth(void);
 /* The instruction set of vitd's own kernels: "avx512", "avx2" or "generic". */
 const char *vit_kernels_name(void);
 

@@ -24,6 +24,7 @@ struct bench {
     const vit_model_info *info;
     uint8_t *image; /* encoded, or NULL */
     size_t image_length;
+    double peak_flops; /* of one thread */
 };
 
 /* What one thread measures. */
@@ -169,8 +170,9 @@ static bool print_row(const struct bench *bench, size_t threads, size_t batch)
     if (!run_tasks(bench, threads, batch, false, &mean))
         return false;
     const double images = (double)(threads * batch);
-    printf("%7zu %6zu %12.2f %12.2f %10.1f %9.1f %11.1f%%\n", threads, batch, 1e3 * mean.forward / images,
-           1e3 * mean.floor / images, images / mean.forward, (double)threads * mean.flops / mean.forward / 1e9,
+    const double rate = (double)threads * mean.flops / mean.forward;
+    printf("%7zu %6zu %12.2f %12.2f %10.1f %9.1f %8.1f%% %11.1f%%\n", threads, batch, 1e3 * mean.forward / images,
+           1e3 * mean.floor / images, images / mean.forward, rate / 1e9, 100 * rate / (double)threads / bench->peak_flops,
            100 * mean.floor / mean.forward);
     return true;
 }
@@ -195,8 +197,10 @@ static void print_header(const struct bench *bench)
     if (file != NULL)
         fclose(file);
     printf("%s, OpenBLAS kernels %s, vitd kernels %s\n", cpu, vit_blas_core(), vit_kernels_name());
-    printf("%s: %zux%zu, %zu layers, width %zu, %s\n\n", bench->cli->config.models[0].name, bench->info->image_width,
+    printf("%s: %zux%zu, %zu layers, width %zu, %s\n", bench->cli->config.models[0].name, bench->info->image_width,
            bench->info->image_height, bench->info->layers, bench->info->width, bench->info->dtype);
+    printf("peak of one thread: %.1f GFLOP/s in multiply-adds, %.1f GB/s from memory\n\n", bench->peak_flops / 1e9,
+           vit_peak_bandwidth() / 1e9);
     if (vit_blas_better_core() != NULL && getenv("OPENBLAS_CORETYPE") != NULL)
         printf("OPENBLAS_CORETYPE holds OpenBLAS back: %s is faster here; unset it\n\n", vit_blas_better_core());
     else if (vit_blas_better_core() != NULL)
@@ -225,7 +229,7 @@ static bool run_bench(const struct bench *bench)
     const size_t max_batch = (size_t)config->batching.max_batch_size;
     const size_t threads[] = {1, all}, batches[] = {1, max_batch};
     print_header(bench);
-    printf("threads  batch  ms per image   GEMMs alone   images/s   GFLOP/s  floor/forward\n");
+    printf("threads  batch  ms per image   GEMMs alone   images/s   GFLOP/s  of peak  floor/forward\n");
     bool good = true;
     for (size_t t = 0; t < (all > 1 ? 2 : 1); t++)
         for (size_t b = 0; b < (max_batch > 1 ? 2 : 1) && good; b++)
@@ -252,6 +256,7 @@ int command_bench(const struct cli *cli)
         good = read_image(&bench, cli->image);
     if (good) {
         bench.info = vit_model_describe(bench.model);
+        bench.peak_flops = vit_peak_flops();
         good = run_bench(&bench);
     }
     free(bench.image);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "engine/math/cpu.h"
+#include "vit.h"
 
 enum { ROWS = 3, MAX_N = 300 };
 
@@ -229,6 +230,23 @@ static void check_random_features(const struct kernels *kernels, size_t n)
     }
 }
 
+/* 0.5 is where x = 0.5 x + 0.25 stays, and every register gets there. */
+START_TEST(test_peak_is_computed)
+{
+    const struct kernels *tables[3];
+    const size_t count = kernels_available(tables);
+    for (size_t i = 0; i < count; i++) {
+        float x[PEAK_FLOATS] = {0};
+        const size_t done = tables[i]->multiply_adds(x, 3), lanes = done / 3;
+        ck_assert_uint_le(lanes, PEAK_FLOATS);
+        for (size_t j = 0; j < PEAK_FLOATS; j++)
+            ck_assert_float_eq(x[j], j < lanes ? 0.4375f : 0);
+    }
+    ck_assert_double_gt(vit_peak_flops(), 1e7);
+    ck_assert_double_gt(vit_peak_bandwidth(), 1e6);
+}
+END_TEST
+
 START_TEST(test_column_sums_equal_reference) { for_each(check_column_sums); }
 END_TEST
 
@@ -281,6 +299,7 @@ int main(void)
     tcase_add_test(tests, test_layernorm_equals_reference);
     tcase_add_test(tests, test_add_bias_equals_reference);
     tcase_add_test(tests, test_activations_equal_reference);
+    tcase_add_test(tests, test_peak_is_computed);
     tcase_add_test(tests, test_column_sums_equal_reference);
     tcase_add_test(tests, test_elementwise_operations_equal_reference);
     tcase_add_test(tests, test_random_features_equal_reference);

@@ -8,7 +8,7 @@ unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE
 [ $# -gt 0 ] || set -- vit-s dinov2-s swin-t mvitv2-t t2t-vit-14 t2t-vit-t-14 deepvit-s r26-vit-s resnetv2-50
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-echo "model          threads  batch  ms per image   GEMMs alone   images/s   GFLOP/s  floor/forward"
+echo "model          threads  batch  ms per image   GEMMs alone   images/s   GFLOP/s  of peak  floor/forward"
 for name; do
     python3 tests/bench/make_model.py "$name" "$folder/$name" >/dev/null
     "$build/vitd" bench --model "$folder/$name" --threads 1 | awk -v name="$name" \

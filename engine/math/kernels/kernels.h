@@ -18,6 +18,8 @@ enum activation {
     ACTIVATION_COUNT
 };
 
+enum { PEAK_FLOATS = 12 * 16 };
+
 struct kernels {
     const char *name;
 
@@ -65,6 +67,10 @@ struct kernels {
     /* y [rows, n] = scale exp(y - |x|^2 / 2) with x [rows, width], x_stride from row to row: the positive random features
      * of Performers (arXiv 2009.14794) from y = w x. */
     void (*random_features)(float *y, const float *x, size_t x_stride, size_t width, float scale, size_t rows, size_t n);
+
+    /* For benchmarks: x = 0.5 x + 0.25, `rounds` times, in as many independent registers as keep the units busy, which x
+     * [PEAK_FLOATS] fills in part. Returns the number of multiply-adds. */
+    size_t (*multiply_adds)(float *x, size_t rounds);
 
     /* sums [n] += the sum over the rows of max(0, x [rows, n]). */
     void (*add_positive)(float *sums, const float *x, size_t rows, size_t n);

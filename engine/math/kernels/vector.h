@@ -452,6 +452,22 @@ static void random_features(float *y, const float *x, size_t x_stride, size_t wi
     }
 }
 
+static size_t multiply_adds(float *x, size_t rounds)
+{
+    enum { REGISTERS = 12 };
+    vec r[REGISTERS];
+    for (int i = 0; i < REGISTERS; i++)
+        r[i] = load(x + i * LANES);
+    for (size_t round = 0; round < rounds; round++) {
+#pragma GCC unroll 12
+        for (int i = 0; i < REGISTERS; i++)
+            r[i] = r[i] * 0.5f + 0.25f;
+    }
+    for (int i = 0; i < REGISTERS; i++)
+        store(x + i * LANES, r[i]);
+    return REGISTERS * LANES * rounds;
+}
+
 static void add_positive(float *sums, const float *x, size_t rows, size_t n)
 {
     const size_t whole = n - n % LANES;
@@ -485,5 +501,6 @@ const struct kernels KERNELS = {
     .maximum = maximum,
     .multiply_add = multiply_add,
     .random_features = random_features,
+    .multiply_adds = multiply_adds,
     .add_positive = add_positive,
 };

@@ -1,0 +1,52 @@
+/* peak.c - what this machine can do at most, on the calling thread: multiply-adds in registers, and memory read. */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "engine/math/cpu.h"
+#include "vit.h"
+
+enum { TRIES = 5, ROUNDS = 2000000, MEMORY_FLOATS = 32 << 20 };
+
+static double seconds_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+double vit_peak_flops(void)
+{
+    const struct kernels *kernels = kernels_best();
+    float x[PEAK_FLOATS];
+    double best = 0;
+    for (size_t i = 0; i < PEAK_FLOATS; i++)
+        x[i] = (float)i / PEAK_FLOATS;
+    for (int i = 0; i < TRIES; i++) {
+        const double start = seconds_now();
+        const double flops = 2.0 * (double)kernels->multiply_adds(x, ROUNDS);
+        const double rate = flops / (seconds_now() - start);
+        best = rate > best ? rate : best;
+    }
+    return best;
+}
+
+double vit_peak_bandwidth(void)
+{
+    const struct kernels *kernels = kernels_best();
+    enum { ROW = 4096 };
+    float *memory = malloc(MEMORY_FLOATS * sizeof *memory), sums[ROW] = {0};
+    double best = 0;
+    if (memory == NULL)
+        return 0;
+    memset(memory, 0, MEMORY_FLOATS * sizeof *memory);
+    for (int i = 0; i < TRIES; i++) {
+        const double start = seconds_now();
+        kernels->column_sums(sums, memory, NULL, MEMORY_FLOATS / ROW, ROW);
+        const double rate = MEMORY_FLOATS * sizeof *memory / (seconds_now() - start);
+        best = rate > best ? rate : best;
+    }
+    free(memory);
+    return best;
+}
