@@ -154,9 +154,9 @@ void vit_session_free(vit_session *session);
 vit_status vit_session_run(vit_session *session, const vit_item *items, size_t count, vit_error *err);
 
 /* The cost of a forward pass: floating-point operations in matrix products (2 per multiply-add), and the seconds
- * that these same OpenBLAS calls, on the same operands and nothing between them, take for `count` images. This is
- * the floor under vit_session_run() with this BLAS. Runs a forward pass to learn the calls; with seconds NULL one that
- * leaves the products out, and is as quick as it can be. */
+ * that these products alone, on the same operands, take in OpenBLAS for `count` images: the floor under vit_session_run()
+ * where it has only OpenBLAS, and one it can get below where vitd packed the weights for kernels of its own. Runs a
+ * forward pass to learn the calls; with seconds NULL one that leaves the products out, and is as quick as it can be. */
 vit_status vit_session_gemm_floor(vit_session *session, size_t count, double *flops, double *seconds, vit_error *err);
 
 /* ---- inside the model: what its weights show without an image ---- */

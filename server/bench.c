@@ -1,5 +1,5 @@
 /*
- * bench.c - `vitd bench`: how fast the engine is on this machine, and how near that is to what OpenBLAS could do.
+ * bench.c - `vitd bench`: how fast the engine is on this machine, beside OpenBLAS's products alone and the peak.
  *
  * Floor and forward passes alternate, and a figure is the median of its runs, since machines are noisy. With several
  * threads each has a session of its own and all run at the same time, as the daemon's workers do.

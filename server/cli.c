@@ -133,8 +133,8 @@ static const char inspect_help[] =
 static const char bench_help[] =
     "usage: vitd bench [OPTION]...\n"
     "\n"
-    "Measures the engine on this machine: time per image and how near that is to the time\n"
-    "that the same matrix products take in OpenBLAS with nothing between them.\n"
+    "Measures the engine on this machine: time per image, the time that the same matrix\n"
+    "products alone take in OpenBLAS, and what share of the machine's peak that is.\n"
     "\n" MODEL_HELP "  --image FILE        also measure decode + preprocess + forward on this image\n"
     "  --threads N         most threads to measure, 0 for one per usable CPU (default 0)\n" CONFIG_HELP
     DTYPE_HELP IMAGE_SIZE_HELP HELP_HELP;

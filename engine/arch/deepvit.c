@@ -161,9 +161,9 @@ static void stem_forward(const void *state, const struct compute *compute, float
     pixels_to_map(picture, pixels, stem->image_height, stem->image_width);
     /* the convolutions' biases are BatchNorm's, added by the activation */
     const struct conv conv1 = {.weight = stem->conv1.weight, .in = 3, .out = stem->conv1.out,
-                               .sliding = stem->conv1.sliding};
+                               .panels = stem->conv1.panels, .sliding = stem->conv1.sliding};
     const struct conv conv2 = {.weight = stem->conv2.weight, .in = stem->conv2.in, .out = stem->conv2.out,
-                               .sliding = stem->conv2.sliding};
+                               .panels = stem->conv2.panels, .sliding = stem->conv2.sliding};
     conv_forward(&conv1, compute, unfolded, map, picture, false);
     compute->kernels->activate[ACTIVATION_RELU](map, stem->conv1.bias, rows, conv1.out);
     conv_forward(&conv2, compute, unfolded, picture, map, false);
@@ -186,7 +186,7 @@ static vit_status load_normed_conv(const struct loader *loader, struct conv *con
     status = load_scaled(loader, &linear, scale, 1);
     conv->weight = linear.weight;
     conv->bias = shift;
-    return status;
+    return status == VIT_OK ? load_packed_conv(loader, conv) : status;
 }
 
 static vit_status load_convolutions(const struct vit_loader *loader, struct conv_stem *stem)
@@ -204,6 +204,8 @@ static vit_status load_convolutions(const struct vit_loader *loader, struct conv
         status = load_normed_conv(base, &stem->conv2, "patch_embed.conv2", "patch_embed.bn2", stem->conv1.out);
     if (status == VIT_OK)
         status = load_conv(base, &stem->proj, "patch_embed.proj", stem->conv2.out, BIAS_REQUIRED);
+    if (status == VIT_OK)
+        status = load_packed_conv(base, &stem->proj);
     if (status == VIT_OK && stem->proj.out != loader->vit->width)
         status = vit_error_set(base->err, VIT_ERR_FORMAT, "tensor 'patch_embed.proj.weight' has %zu rows, the blocks %zu",
                                stem->proj.out, loader->vit->width);

@@ -43,6 +43,8 @@ static vit_status load_patches(const struct vit_loader *loader, struct hybrid_st
                              ? proj->shape[2] : 1;
     stem->patches.sliding = sliding_padded(patch, patch, 0, stem->resnet.out_height, stem->resnet.out_width);
     vit_status status = load_conv(base, &stem->patches, "patch_embed.proj", stem->resnet.channels, BIAS_REQUIRED);
+    if (status == VIT_OK)
+        status = load_packed_conv(base, &stem->patches);
     if (status == VIT_OK && stem->patches.out != loader->vit->width)
         status = vit_error_set(base->err, VIT_ERR_FORMAT, "tensor 'patch_embed.proj.weight' has %zu rows, the blocks %zu",
                                stem->patches.out, loader->vit->width);

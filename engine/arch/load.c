@@ -71,7 +71,9 @@ vit_status load_head(const struct loader *loader, struct linear *head, const cha
     const size_t shape[] = {tensor->shape[0], in, 1, 1};
     *head = (struct linear){.in = in, .out = shape[0]};
     vit_status status = load_tensor(loader, &head->weight, weight.text, shape, convolution ? 4 : 2);
-    return status == VIT_OK ? load_bias(loader, &head->bias, name, shape[0], BIAS_REQUIRED) : status;
+    if (status == VIT_OK)
+        status = load_bias(loader, &head->bias, name, shape[0], BIAS_REQUIRED);
+    return status == VIT_OK ? load_packed(loader, head) : status;
 }
 
 size_t load_count(const struct loader *loader, const char *prefix, const char *name)
@@ -150,6 +152,44 @@ vit_status load_scaled(const struct loader *loader, struct linear *linear, const
     linear->weight = weight;
     linear->bias = bias;
     return VIT_OK;
+}
+
+static vit_status pack(const struct loader *loader, const float **panels, const float *weight, size_t out, size_t in)
+{
+    const size_t floats = gemm_panel_floats(out, in);
+    float *packed;
+    if (floats == 0)
+        return VIT_OK;
+    vit_status status = load_derived(loader, &packed, floats);
+    if (status == VIT_OK) {
+        gemm_pack(packed, weight, out, in);
+        *panels = packed;
+    }
+    return status;
+}
+
+vit_status load_packed(const struct loader *loader, struct linear *linear)
+{
+    return pack(loader, &linear->panels, linear->weight, linear->out, linear->in);
+}
+
+vit_status load_packed_all(const struct loader *loader, struct linear *const *linears, size_t count)
+{
+    vit_status status = VIT_OK;
+    for (size_t i = 0; i < count && status == VIT_OK; i++)
+        if (linears[i]->weight != NULL)
+            status = load_packed(loader, linears[i]);
+    return status;
+}
+
+vit_status load_packed_conv(const struct loader *loader, struct conv *conv)
+{
+    return pack(loader, &conv->panels, conv->weight, conv->out, conv->sliding.kernel * conv->sliding.kernel * conv->in);
+}
+
+vit_status load_packed_block(const struct loader *loader, struct block *block)
+{
+    return load_packed_all(loader, (struct linear *[]){&block->qkv, &block->proj, &block->mlp.fc1, &block->mlp.fc2}, 4);
 }
 
 /* ---- blocks ---- */

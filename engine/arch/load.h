@@ -45,7 +45,7 @@ vit_status load_linear(const struct loader *loader, struct linear *linear, const
                        enum bias bias);
 /* "<name>.weight" and "<name>.bias", both [width]. */
 vit_status load_norm(const struct loader *loader, struct norm *norm, const char *name, size_t width);
-/* "<name>.weight" [classes, in] (or [classes, in, 1, 1]) with its bias; the number of classes is read off it. */
+/* "<name>.weight" [classes, in] (or [classes, in, 1, 1]) with its bias, packed; the number of classes is read off it. */
 vit_status load_head(const struct loader *loader, struct linear *head, const char *name, size_t in);
 /* "<name>.weight" [out, in, k, k] (and bias) where conv->sliding says k; out is read off it. */
 vit_status load_conv(const struct loader *loader, struct conv *conv, const char *name, size_t in, enum bias bias);
@@ -61,6 +61,13 @@ size_t load_count_staged(const struct loader *loader, const char *prefix, const 
 vit_status load_derived(const struct loader *loader, float **values, size_t count);
 /* Replaces the linear by one whose results are scale [out] (or, where it is NULL, factor) times as large. */
 vit_status load_scaled(const struct loader *loader, struct linear *linear, const float *scale, float factor);
+
+/* Packs a linear's weight, or a convolution's, for vitd's own products (see gemm.h), once it is what it will be. */
+vit_status load_packed(const struct loader *loader, struct linear *linear);
+vit_status load_packed_conv(const struct loader *loader, struct conv *conv);
+/* Those that have a weight; and the four of a block. */
+vit_status load_packed_all(const struct loader *loader, struct linear *const *linears, size_t count);
+vit_status load_packed_block(const struct loader *loader, struct block *block);
 
 /* How a layout calls the parts of an encoder block; q, k and v are one matrix or three. */
 struct block_names {

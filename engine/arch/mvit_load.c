@@ -180,7 +180,9 @@ static vit_status load_block_of(struct mvit_loader *loader, struct mvit_block *b
     loader->height = block->query.sliding.out_height;
     loader->width = block->query.sliding.out_width;
     loader->channels = block->out;
-    return status;
+    struct linear *const linears[] = {&block->qkv, &block->proj, &block->mlp.fc1, &block->mlp.fc2,
+                                      &block->shortcut_attention, &block->shortcut_mlp};
+    return status == VIT_OK ? load_packed_all(base, linears, 6) : status;
 }
 
 static vit_status load_blocks(struct mvit_loader *loader)
@@ -266,6 +268,8 @@ static vit_status load_patches(struct mvit_loader *loader)
     struct mvit *mvit = loader->mvit;
     mvit->patches.sliding = sliding_padded(7, 4, 3, mvit->image_height, mvit->image_width);
     vit_status status = load_conv(&loader->base, &mvit->patches, "patch_embed.proj", 3, BIAS_REQUIRED);
+    if (status == VIT_OK)
+        status = load_packed_conv(&loader->base, &mvit->patches);
     loader->height = mvit->patches.sliding.out_height;
     loader->width = mvit->patches.sliding.out_width;
     loader->channels = mvit->patches.out;

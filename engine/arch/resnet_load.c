@@ -54,6 +54,8 @@ static vit_status load_standard_conv(const struct loader *loader, struct resnet 
                                "tensor '%s.weight': %zu channels do not form %d groups", name, conv->out, NORM_GROUPS);
     if (status == VIT_OK)
         status = standardise(loader, conv);
+    if (status == VIT_OK)
+        status = load_packed_conv(loader, conv);
     note_size(resnet, conv);
     return status;
 }

@@ -192,6 +192,8 @@ static vit_status load_blocks(struct swin_loader *loader, size_t index)
         if (status == VIT_OK)
             status = load_block(&loader->base, block, prefix.text, &loader->names->block, stage->width);
         block->attention.padding = block->qkv.bias;
+        if (status == VIT_OK)
+            status = load_packed_block(&loader->base, block);
     }
     return status;
 }
@@ -213,6 +215,8 @@ static vit_status load_patches(const struct swin_loader *loader)
         swin->patches.sliding.top = swin->patches.sliding.left = 0;
     }
     vit_status status = load_conv(&loader->base, &swin->patches, name.text, 3, BIAS_REQUIRED);
+    if (status == VIT_OK)
+        status = load_packed_conv(&loader->base, &swin->patches);
     first->grid_height = swin->patches.sliding.out_height;
     first->grid_width = swin->patches.sliding.out_width;
     first->width = swin->patches.out;
@@ -245,9 +249,10 @@ static vit_status load_merge(const struct swin_loader *loader, size_t index)
                        reduction->shape[0] <= MAX_WIDTH;
     to->width = sound ? reduction->shape[0] : 2 * from->width;
     vit_status status = load_norm(&fixed, &to->merge_norm, name_of("%snorm", prefix.text).text, 4 * from->width);
-    return status == VIT_OK ? load_linear(&loader->base, &to->merge_reduction, name_of("%sreduction", prefix.text).text,
-                                          to->width, 4 * from->width, BIAS_OPTIONAL)
-                            : status;
+    if (status == VIT_OK)
+        status = load_linear(&loader->base, &to->merge_reduction, name_of("%sreduction", prefix.text).text, to->width,
+                             4 * from->width, BIAS_OPTIONAL);
+    return status == VIT_OK ? load_packed(&loader->base, &to->merge_reduction) : status;
 }
 
 static vit_status load_stages(struct swin_loader *loader)

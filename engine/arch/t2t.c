@@ -215,9 +215,11 @@ static vit_status load_token_layer(const struct loader *loader, struct token_lay
         status = load_norm(loader, &layer->norm2, name_of("%snorm2", prefix).text, width);
     if (status == VIT_OK)
         status = load_linear(loader, &layer->mlp.fc1, fc1.text, mlp, width, BIAS_REQUIRED);
-    return status == VIT_OK ? load_linear(loader, &layer->mlp.fc2, name_of("%smlp.%s", prefix, performer ? "2" : "fc2").text,
-                                          width, mlp, BIAS_REQUIRED)
-                            : status;
+    if (status == VIT_OK)
+        status = load_linear(loader, &layer->mlp.fc2, name_of("%smlp.%s", prefix, performer ? "2" : "fc2").text, width, mlp,
+                             BIAS_REQUIRED);
+    struct linear *const linears[] = {&layer->qkv, &layer->proj, &layer->mlp.fc1, &layer->mlp.fc2};
+    return status == VIT_OK ? load_packed_all(loader, linears, 4) : status;
 }
 
 static vit_status load_layers(const struct vit_loader *loader, struct t2t_stem *stem)
@@ -233,9 +235,10 @@ static vit_status load_layers(const struct vit_loader *loader, struct t2t_stem *
         split = sliding_padded(3, 2, 1, split.out_height, split.out_width);
     }
     stem->last_split = split;
-    return status == VIT_OK ? load_unfolded_linear(base, &stem->project, "tokens_to_token.project", loader->vit->width,
-                                                   channels, 9, BIAS_REQUIRED)
-                            : status;
+    if (status == VIT_OK)
+        status = load_unfolded_linear(base, &stem->project, "tokens_to_token.project", loader->vit->width, channels, 9,
+                                      BIAS_REQUIRED);
+    return status == VIT_OK ? load_packed(base, &stem->project) : status;
 }
 
 static vit_status load_stem(struct vit_loader *loader)

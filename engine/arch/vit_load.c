@@ -257,6 +257,8 @@ static vit_status load_blocks(struct vit_loader *loader)
             status = vit_error_set(loader->base.err, VIT_ERR_UNSUPPORTED, "the layers' MLPs differ in width");
         if (status == VIT_OK && loader->family->finish_block != NULL)
             status = loader->family->finish_block(loader, &vit->blocks[i], prefix.text);
+        if (status == VIT_OK)
+            status = load_packed_block(&loader->base, &vit->blocks[i]);
     }
     vit->mlp_width = status == VIT_OK ? vit->blocks[0].mlp.fc2.in : 0;
     return status;
@@ -320,6 +322,8 @@ static vit_status load_heads(const struct vit_loader *loader)
     if (status == VIT_OK && vit->pooling == POOL_DISTILLED)
         status = load_linear(base, &vit->head_distilled, loader->names.head_distilled, vit->classes, vit->width,
                              BIAS_REQUIRED);
+    if (status == VIT_OK && vit->pooling == POOL_DISTILLED)
+        status = load_packed(base, &vit->head_distilled);
     return status;
 }
 

@@ -17,7 +17,8 @@ void mlp_forward(const struct mlp *mlp, const struct compute *compute, float *hi
 {
     const struct linear *fc1 = &mlp->fc1;
     gemm_run(&(struct gemm){.m = rows, .n = fc1->out, .k = fc1->in, .alpha = 1, .beta = 0, .a = normed, .lda = fc1->in,
-                            .b = fc1->weight, .ldb = fc1->in, .b_transposed = true, .c = hidden, .ldc = fc1->out},
+                            .b = fc1->weight, .ldb = fc1->in, .b_transposed = true, .panels = fc1->panels, .c = hidden,
+                            .ldc = fc1->out},
              compute->trace);
     if (kept != NULL)
         memcpy(kept, hidden, rows * fc1->out * sizeof *kept);
@@ -36,8 +37,8 @@ static void project_part(const struct linear *qkv, const struct compute *compute
                          size_t rows, size_t offset, size_t part)
 {
     gemm_run(&(struct gemm){.m = rows, .n = part, .k = qkv->in, .alpha = 1, .beta = 0, .a = normed, .lda = qkv->in,
-                            .b = qkv->weight + offset * qkv->in, .ldb = qkv->in, .b_transposed = true, .c = out + offset,
-                            .ldc = qkv->out},
+                            .b = qkv->weight + offset * qkv->in, .ldb = qkv->in, .b_transposed = true,
+                            .panels = gemm_panels_from(qkv->panels, offset, qkv->in), .c = out + offset, .ldc = qkv->out},
              compute->trace);
     for (size_t i = 0; i < rows && qkv->bias != NULL; i++)
         compute->kernels->add_bias(out + i * qkv->out + offset, qkv->bias + offset, 1, part);

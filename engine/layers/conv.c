@@ -96,7 +96,8 @@ void conv_forward(const struct conv *conv, const struct compute *compute, float 
                   bool add)
 {
     const struct linear linear = {.weight = conv->weight, .bias = conv->bias,
-                                  .in = conv->sliding.kernel * conv->sliding.kernel * conv->in, .out = conv->out};
+                                  .in = conv->sliding.kernel * conv->sliding.kernel * conv->in, .out = conv->out,
+                                  .panels = conv->panels};
     const size_t positions = sliding_positions(&conv->sliding);
     const bool unfolds = !is_linear(&conv->sliding);
     const size_t tile = unfolds ? tile_rows(conv) : positions;

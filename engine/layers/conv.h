@@ -25,6 +25,7 @@ struct conv {
     const float *weight; /* [out, k*k*in], in the order (row, column, channel) */
     const float *bias;   /* [out] or NULL */
     size_t in, out;
+    const float *panels; /* the weight packed (see gemm.h), or NULL */
     struct sliding sliding;
 };
 

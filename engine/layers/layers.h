@@ -24,6 +24,7 @@ struct linear {
     const float *weight; /* [out, in] */
     const float *bias;   /* [out] or NULL */
     size_t in, out;
+    const float *panels; /* the weight packed (see gemm.h), or NULL */
 };
 
 struct norm {

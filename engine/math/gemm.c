@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/math/cpu.h"
+
 static void record(struct gemm_trace *trace, const struct gemm *gemm)
 {
     if (trace->count == trace->capacity) {
@@ -16,7 +18,28 @@ static void record(struct gemm_trace *trace, const struct gemm *gemm)
         trace->calls = calls;
         trace->capacity = capacity;
     }
-    trace->calls[trace->count++] = *gemm;
+    trace->calls[trace->count] = *gemm;
+    trace->calls[trace->count++].panels = NULL; /* the floor is OpenBLAS's */
+}
+
+size_t gemm_panel_floats(size_t n, size_t k)
+{
+    const size_t columns = kernels_best()->panel_columns;
+    return columns > 0 ? (n + columns - 1) / columns * columns * k : 0;
+}
+
+void gemm_pack(float *panels, const float *transposed, size_t n, size_t k)
+{
+    const size_t columns = kernels_best()->panel_columns;
+    for (size_t first = 0; first < n; first += columns)
+        for (size_t q = 0; q < k; q++)
+            for (size_t column = first; column < first + columns; column++)
+                *panels++ = column < n ? transposed[column * k + q] : 0;
+}
+
+const float *gemm_panels_from(const float *panels, size_t column, size_t k)
+{
+    return panels != NULL && column % kernels_best()->panel_columns == 0 ? panels + column * k : NULL;
 }
 
 void gemm_run(const struct gemm *g, struct gemm_trace *trace)
@@ -26,6 +49,10 @@ void gemm_run(const struct gemm *g, struct gemm_trace *trace)
     if (trace != NULL && trace->counts_only) {
         for (size_t row = 0; row < g->m; row++)
             memset(g->c + row * g->ldc, 0, g->n * sizeof *g->c);
+        return;
+    }
+    if (g->panels != NULL) {
+        kernels_best()->multiply_panels(g->c, g->ldc, g->a, g->lda, g->panels, g->m, g->n, g->k, g->beta != 0);
         return;
     }
     cblas_sgemm(CblasRowMajor, g->a_transposed ? CblasTrans : CblasNoTrans,

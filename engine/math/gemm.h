@@ -1,5 +1,5 @@
 /*
- * gemm.h - matrix products, by OpenBLAS on the calling thread.
+ * gemm.h - matrix products on the calling thread: by vitd's own kernels with weights packed for them, else by OpenBLAS.
  *
  * A result element depends only on the operands and on (m, n, k): callers that give every image a product of its own
  * get the same bits whatever else is in the batch.
@@ -20,10 +20,18 @@ struct gemm {
     bool a_transposed;
     const float *b;
     size_t ldb;
+    const float *panels; /* b packed for kernels_best(), or NULL; then alpha is 1, beta 0 or 1, and a not transposed */
     bool b_transposed;
     float *c;
     size_t ldc;
 };
+
+/* Floats of the panels of a matrix b [k, n] for kernels_best(); 0: it has no use for them. */
+size_t gemm_panel_floats(size_t n, size_t k);
+/* Fills panels from b^T [n, k], as PyTorch stores a Linear's weight. */
+void gemm_pack(float *panels, const float *transposed, size_t n, size_t k);
+/* The panels from a column on; NULL if none begins there. */
+const float *gemm_panels_from(const float *panels, size_t column, size_t k);
 
 /* A list of calls, for benchmarks that repeat just the products of a forward pass, or that only count them: then a call
  * writes zeros instead of computing. */

@@ -142,6 +142,8 @@ static vit_status fill(struct vit_model *model, const cJSON *config, const char 
     model->info.parameters = model->weights.parameters;
     model->info.preprocess = &model->preprocess;
     model->kernels = kernels_best();
+    if (model->kernels->panel_columns > 0) /* the large weights are packed, and only LeGrad reads them as stored */
+        tensors_forget_pages(&model->weights.tensors);
     return VIT_OK;
 }
 

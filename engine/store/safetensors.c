@@ -310,6 +310,12 @@ void tensors_release(struct tensors *tensors)
     *tensors = (struct tensors){0};
 }
 
+void tensors_forget_pages(const struct tensors *tensors)
+{
+    for (size_t i = 0; i < tensors->mapping_count; i++)
+        madvise(tensors->mappings[i].address, tensors->mappings[i].length, MADV_DONTNEED);
+}
+
 const struct tensor *tensors_find(const struct tensors *tensors, const char *name)
 {
     size_t low = 0, high = tensors->count;

@@ -42,6 +42,9 @@ struct tensors {
 vit_status tensors_open(struct tensors *tensors, const char *folder, vit_error *err);
 void tensors_release(struct tensors *tensors);
 
+/* Takes the files' pages out of the process's resident memory; the next read of one brings it back. */
+void tensors_forget_pages(const struct tensors *tensors);
+
 /* NULL when there is none of that name. */
 const struct tensor *tensors_find(const struct tensors *tensors, const char *name);
 

@@ -9,6 +9,7 @@
  * 4e-7 * max(1, |x|); layernorm and softmax 1e-6 of the row's largest value.
  */
 #include <math.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -479,6 +480,8 @@ static void add_positive(float *sums, const float *x, size_t rows, size_t n)
     }
 }
 
+#include "engine/math/kernels/panels.h"
+
 const struct kernels KERNELS = {
     .name = KERNELS_NAME,
     .softmax = softmax,
@@ -502,5 +505,7 @@ const struct kernels KERNELS = {
     .multiply_add = multiply_add,
     .random_features = random_features,
     .multiply_adds = multiply_adds,
+    .panel_columns = PANEL,
+    .multiply_panels = multiply_panels,
     .add_positive = add_positive,
 };
