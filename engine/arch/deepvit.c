@@ -159,11 +159,8 @@ static void stem_forward(const void *state, const struct compute *compute, float
     float *picture = memory + starts[PICTURE], *map = memory + starts[MAP], *unfolded = memory + starts[UNFOLDED];
     const size_t rows = sliding_positions(&stem->conv1.sliding);
     pixels_to_map(picture, pixels, stem->image_height, stem->image_width);
-    /* the convolutions' biases are BatchNorm's, added by the activation */
-    const struct conv conv1 = {.weight = stem->conv1.weight, .in = 3, .out = stem->conv1.out,
-                               .panels = stem->conv1.panels, .sliding = stem->conv1.sliding};
-    const struct conv conv2 = {.weight = stem->conv2.weight, .in = stem->conv2.in, .out = stem->conv2.out,
-                               .panels = stem->conv2.panels, .sliding = stem->conv2.sliding};
+    struct conv conv1 = stem->conv1, conv2 = stem->conv2;
+    conv1.bias = conv2.bias = NULL; /* BatchNorm's, added by the activation */
     conv_forward(&conv1, compute, unfolded, map, picture, false);
     compute->kernels->activate[ACTIVATION_RELU](map, stem->conv1.bias, rows, conv1.out);
     conv_forward(&conv2, compute, unfolded, picture, map, false);

@@ -14,6 +14,7 @@
  * Where the head sees nothing but the first tokens, the last block computes nothing but those: keys and values of all
  * tokens, queries and all that follows of the few.
  */
+#include <math.h>
 #include <string.h>
 
 #include "engine/arch/vit_network.h"
@@ -55,12 +56,6 @@ size_t vit_memory(const void *state, size_t batch)
     return lay_out(state, NULL, batch).floats;
 }
 
-static void add(float *y, const float *x, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        y[i] += x[i];
-}
-
 /* tokens [T, C] */
 static void embed(const struct vit *vit, const struct compute *compute, float *memory, float *tokens,
                   const float *pixels)
@@ -69,7 +64,7 @@ static void embed(const struct vit *vit, const struct compute *compute, float *m
     memcpy(tokens, vit->prefix_tokens, prefix * sizeof *tokens);
     vit->stem.forward(vit->stem.state, compute, memory, tokens + prefix, pixels);
     if (vit->positions != NULL)
-        add(tokens + prefix, vit->positions, vit->tokens * vit->width - prefix);
+        compute->kernels->add(tokens + prefix, vit->positions, -INFINITY, vit->tokens * vit->width - prefix);
     if (vit->norm_pre.weight != NULL)
         norm_forward(&vit->norm_pre, compute, tokens, tokens, vit->tokens, vit->width);
 }
@@ -170,7 +165,7 @@ void vit_score_gradient(const void *state, const struct compute *compute, float 
     const float *row = vit->head.weight + class_index * vit->head.in;
     memcpy(gradient, row, width * sizeof *gradient);
     if (vit->pooling == POOL_TOKEN_AND_AVERAGE)
-        add(gradient, row + width, width);
+        compute->kernels->add(gradient, row + width, -INFINITY, width);
     if (vit->pooling == POOL_DISTILLED)
         halve_sum(gradient, vit->head_distilled.weight + class_index * width, width);
     compute->kernels->layernorm_gradient(gradient, mean, vit->norm.weight, vit->norm.eps, 1, width);

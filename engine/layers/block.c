@@ -16,10 +16,7 @@ void mlp_forward(const struct mlp *mlp, const struct compute *compute, float *hi
                  size_t rows, float *kept)
 {
     const struct linear *fc1 = &mlp->fc1;
-    gemm_run(&(struct gemm){.m = rows, .n = fc1->out, .k = fc1->in, .alpha = 1, .beta = 0, .a = normed, .lda = fc1->in,
-                            .b = fc1->weight, .ldb = fc1->in, .b_transposed = true, .panels = fc1->panels, .c = hidden,
-                            .ldc = fc1->out},
-             compute->trace);
+    linear_multiply(fc1, compute, hidden, fc1->out, normed, fc1->in, rows, false);
     if (kept != NULL)
         memcpy(kept, hidden, rows * fc1->out * sizeof *kept);
     compute->kernels->activate[mlp->activation](hidden, fc1->bias, rows, fc1->out);
@@ -36,10 +33,9 @@ static void keep_values(const struct block_tape *tape, const float *qkv, size_t 
 static void project_part(const struct linear *qkv, const struct compute *compute, float *out, const float *normed,
                          size_t rows, size_t offset, size_t part)
 {
-    gemm_run(&(struct gemm){.m = rows, .n = part, .k = qkv->in, .alpha = 1, .beta = 0, .a = normed, .lda = qkv->in,
-                            .b = qkv->weight + offset * qkv->in, .ldb = qkv->in, .b_transposed = true,
-                            .panels = gemm_panels_from(qkv->panels, offset, qkv->in), .c = out + offset, .ldc = qkv->out},
-             compute->trace);
+    const struct linear some = {.weight = qkv->weight + offset * qkv->in, .in = qkv->in, .out = part,
+                                .panels = gemm_panels_from(qkv->panels, offset, qkv->in)};
+    linear_multiply(&some, compute, out + offset, qkv->out, normed, qkv->in, rows, false);
     for (size_t i = 0; i < rows && qkv->bias != NULL; i++)
         compute->kernels->add_bias(out + i * qkv->out + offset, qkv->bias + offset, 1, part);
 }

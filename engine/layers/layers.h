@@ -110,6 +110,10 @@ struct block_scratch {
  * floats. */
 size_t parts_lay_out(size_t *starts, const size_t *sizes, size_t count);
 
+/* y [rows, out] (+)= x [rows, in] weight^T, without the bias; strides: floats from one row to the next. */
+void linear_multiply(const struct linear *linear, const struct compute *compute, float *y, size_t y_stride,
+                     const float *x, size_t x_stride, size_t rows, bool add);
+
 /* y [rows, out] = x [rows, in] weight^T + bias; y has `out` floats per row, x has x_stride. */
 void linear_forward(const struct linear *linear, const struct compute *compute, float *y, const float *x,
                     size_t x_stride, size_t rows);

@@ -1,10 +1,10 @@
 /* session.c - the working memory of one thread, and the run of a batch in it. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "engine/base/error.h"
+#include "engine/base/finite.h"
 #include "engine/base/size.h"
 #include "engine/explain/explain.h"
 #include "engine/model/model.h"
@@ -256,14 +256,6 @@ static void report(const vit_item *item, vit_status status)
 {
     if (item->status != NULL)
         *item->status = status;
-}
-
-static bool all_finite(const float *values, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        if (!isfinite(values[i]))
-            return false;
-    return true;
 }
 
 /* Finite weights can still overflow; no caller should have to print an infinity. */

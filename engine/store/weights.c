@@ -1,10 +1,10 @@
 #include "engine/store/weights.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/base/error.h"
+#include "engine/base/finite.h"
 #include "engine/base/size.h"
 
 vit_status weights_init(struct weights *weights, struct tensors *tensors, vit_error *err)
@@ -60,17 +60,6 @@ static void convert(float *out, const struct tensor *tensor)
         else
             memcpy(&out[i], &bits, sizeof bits);
     }
-}
-
-static bool all_finite(const float *values, size_t count)
-{
-    uint32_t bad = 0;
-    for (size_t i = 0; i < count; i++) {
-        uint32_t bits;
-        memcpy(&bits, &values[i], sizeof bits);
-        bad |= (bits & 0x7f800000u) == 0x7f800000u;
-    }
-    return bad == 0;
 }
 
 static bool grow(struct weights *weights)
