@@ -7,6 +7,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/suite.h"
+
 #define MODEL "config/models/vit-tiny-64"
 
 enum { OUTPUT_BYTES = 1 << 16, MAX_ARGUMENTS = 16 };
@@ -370,9 +372,5 @@ int main(void)
     tcase_add_test(tests, test_serve_fails_clearly_at_start);
     tcase_add_test(tests, test_bench_prints_the_floor);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run(suite);
 }

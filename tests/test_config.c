@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "server/config.h"
+#include "tests/suite.h"
 
 /* Loads text as a file over the defaults; the caller releases *config. */
 static bool load(struct config *config, const char *text, struct config_error *error)
@@ -170,9 +171,5 @@ int main(void)
     tcase_add_test(tests, test_model_specs);
     tcase_add_test(tests, test_cpu_count_is_within_the_machine);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run(suite);
 }

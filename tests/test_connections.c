@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "tests/daemon.h"
+#include "tests/suite.h"
 
 static const char *const small_model[] = {"--model", "small=tests/golden/vit-hf", "--threads", "1", NULL};
 static const char header_timeout[] = "{\"limits\": {\"header_timeout_ms\": 1500}}";
@@ -235,9 +236,5 @@ int main(void)
     tcase_add_test(tests, test_half_a_request_line_survives_sigterm);
     tcase_add_test(tests, test_drain_while_loading);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run(suite);
 }

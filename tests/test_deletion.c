@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "tests/suite.h"
 #include "vit.h"
 
 enum { RANDOM_DRAWS = 3, MAX_PHOTOS = 128, MAX_PATCHES = 1024 };
@@ -174,9 +175,5 @@ int main(void)
     tcase_set_timeout(tests, 300);
     tcase_add_test(tests, test_deletion);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run(suite);
 }

@@ -12,6 +12,7 @@
 #include "engine/math/eigen.h"
 #include "engine/model/model.h"
 #include "tests/golden.h"
+#include "tests/suite.h"
 
 /* ---- the gradient of one block against central differences in double ---- */
 
@@ -475,9 +476,5 @@ int main(void)
     tcase_add_test(tests, test_filters);
     tcase_add_test(tests, test_positions);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run(suite);
 }

@@ -14,6 +14,7 @@
 #include "server/http/routes.h"
 #include "tests/daemon.h"
 #include "tests/golden.h"
+#include "tests/suite.h"
 #include "vit_image.h"
 
 static const char *const small_model[] = {"--model", "small=tests/golden/vit-hf", "--model",
@@ -641,9 +642,5 @@ int main(void)
     for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++)
         tcase_add_test(all, tests[i]);
     suite_add_tcase(suite, all);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run(suite);
 }

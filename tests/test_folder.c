@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "engine/layers/layers.h"
+#include "tests/suite.h"
 #include "vit.h"
 
 static char folder[256];
@@ -895,9 +896,5 @@ int main(void)
     tcase_add_loop_test(tests, test_empty_tensors, 0, DAMAGED);
     tcase_add_loop_test(tests, test_random_damage, 0, DAMAGED);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run(suite);
 }

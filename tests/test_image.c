@@ -12,6 +12,7 @@
 #include <zlib.h>
 
 #include "tests/golden.h"
+#include "tests/suite.h"
 #include "vit_image.h"
 
 #define PLENTY ((size_t)50000000)
@@ -762,9 +763,5 @@ int main(void)
         tcase_add_test(tcase, tests[i]);
     Suite *suite = suite_create("image");
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? 0 : 1;
+    return suite_run(suite);
 }

@@ -21,6 +21,7 @@
 
 #include "tests/daemon.h"
 #include "tests/golden.h"
+#include "tests/suite.h"
 
 static const char *const small_model[] = {"--model", "small=tests/golden/vit-hf", "--threads", "2", NULL};
 
@@ -1055,9 +1056,5 @@ int main(void)
     add(suite, "answers", answers, sizeof answers / sizeof answers[0], 300);
     add(suite, "refusals", refusals, sizeof refusals / sizeof refusals[0], 120);
     add(suite, "load", load, sizeof load / sizeof load[0], 300);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run(suite);
 }

@@ -6,6 +6,7 @@
 
 #include "engine/math/cpu.h"
 #include "engine/math/gemm.h"
+#include "tests/suite.h"
 #include "vit.h"
 
 enum { ROWS = 3, MAX_N = 300 };
@@ -394,9 +395,5 @@ int main(void)
     tcase_add_test(tests, test_gemm_packs_for_the_best_table);
     tcase_add_test(tests, test_rows_are_independent);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run(suite);
 }

@@ -7,6 +7,7 @@
 
 #include "engine/layers/conv.h"
 #include "engine/math/cpu.h"
+#include "tests/suite.h"
 
 static void fill(float *x, size_t n, float scale, unsigned seed)
 {
@@ -271,9 +272,5 @@ int main(void)
     tcase_add_test(tests, test_sincos2d_positions);
     tcase_add_test(tests, test_positions_resized);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run(suite);
 }

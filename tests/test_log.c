@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "server/log.h"
+#include "tests/suite.h"
 
 /* ---- standard error, caught in a file ---- */
 
@@ -321,9 +322,5 @@ int main(void)
     tcase_add_test(tests, test_stalled_reader_stops_nothing);
     tcase_add_test(tests, test_lines_of_threads_do_not_mix);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run(suite);
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "server/metrics.h"
+#include "tests/suite.h"
 
 static const char *const models[] = {"one", "t\"wo\\"};
 
@@ -108,9 +109,5 @@ int main(void)
     tcase_add_test(tests, test_histograms_are_cumulative);
     tcase_add_test(tests, test_every_family_is_declared_once);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run(suite);
 }

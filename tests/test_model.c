@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "tests/golden.h"
+#include "tests/suite.h"
 #include "vit.h"
 
 enum {
@@ -756,9 +757,5 @@ int main(void)
     tcase_add_test(tests, test_gemm_floor_counts_the_products);
     tcase_add_test(tests, test_scores_and_top_k);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run(suite);
 }

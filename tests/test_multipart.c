@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "server/http/multipart.h"
+#include "tests/suite.h"
 
 enum { MAX_FILES = 3 };
 
@@ -144,9 +145,5 @@ int main(void)
     tcase_add_test(tests, test_too_many_files_are_refused);
     tcase_add_test(tests, test_random_damage);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run(suite);
 }

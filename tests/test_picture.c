@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "engine/picture/canvas.h"
+#include "tests/suite.h"
 
 /* A picture whose every pixel is different. */
 static vit_image make_picture(size_t width, size_t height)
@@ -708,9 +709,5 @@ int main(void)
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         tcase_add_test(tests, all[i]);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run(suite);
 }

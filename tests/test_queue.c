@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "server/work/queue.h"
+#include "tests/suite.h"
 
 enum { MAX_BATCH = 4, CAPACITY = 10 };
 
@@ -178,9 +179,5 @@ int main(void)
     tcase_add_test(tests, test_take_sleeps_until_closed);
     tcase_add_test(tests, test_retry_after_follows_the_cost);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run(suite);
 }

@@ -8,6 +8,7 @@
 #include "server/http/query.h"
 #include "server/http/request.h"
 #include "server/http/strbuf.h"
+#include "tests/suite.h"
 
 enum { MODEL = 1 << PARAMETER_MODEL, CLASSIFY = (1 << PARAMETER_COLORMAP) - 1, EXPLAIN = (1 << PARAMETER_COUNT) - 1 };
 
@@ -369,9 +370,5 @@ int main(void)
     suite_add_tcase(suite, query);
     suite_add_tcase(suite, request);
     suite_add_tcase(suite, json);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run(suite);
 }

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "tests/daemon.h"
+#include "tests/suite.h"
 
 /* Lets this process execute `program`, known by its address, and nothing after that: as in a system without /proc. */
 static bool forbid_other_programs(const char *program)
@@ -121,9 +122,5 @@ int main(void)
     tcase_add_test(tests, test_closed_standard_descriptors_take_no_socket);
     tcase_add_test(tests, test_closed_standard_output_is_an_error);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run(suite);
 }

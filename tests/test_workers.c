@@ -5,6 +5,7 @@
 
 #include "server/work/workers.h"
 #include "tests/daemon.h"
+#include "tests/suite.h"
 
 static struct config config;
 static struct registry registry;
@@ -98,9 +99,5 @@ int main(void)
     tcase_add_test(tests, test_retry_after_counts_broken_images);
     tcase_add_test(tests, test_retry_after_counts_expired_images);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return suite_run(suite);
 }
