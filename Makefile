@@ -54,8 +54,21 @@ help:  ## list the targets
 	@echo "Variables: PREFIX, DESTDIR, BUILD, OPT, CC, PORT (for make run), V=1 (show commands)."
 
 # The vector kernels are compiled for their instruction set and chosen at run time.
-$(BUILD)/engine/math/kernels/avx2.o: ISA := -mavx2 -mfma
-$(BUILD)/engine/math/kernels/avx512.o: ISA := -mavx512f -mprefer-vector-width=512
+KERNELS := $(BUILD)/engine/math/kernels
+AVX2    := -mavx2 -mfma
+AVX512  := -mavx512f -mprefer-vector-width=512
+# a tile's sums stay in registers only if GCC does not see a memset in their zeroes
+TILES   := -fno-tree-loop-distribute-patterns
+# bf16 and int8 equal their reference bit for bit: no sum and product in one rounding
+EXACT   := -ffp-contract=off
+$(KERNELS)/avx2.o: ISA := $(AVX2)
+$(KERNELS)/avx512.o: ISA := $(AVX512)
+$(KERNELS)/fp32_avx2.o: ISA := $(AVX2) $(TILES)
+$(KERNELS)/fp32_avx512.o: ISA := $(AVX512) $(TILES)
+$(KERNELS)/bf16_avx512.o: ISA := $(AVX512) -mavx512bw -mavx512vl -mavx512bf16 $(TILES) $(EXACT)
+$(KERNELS)/int8_avx512.o: ISA := $(AVX512) -mavx512bw -mavx512vl -mavx512vnni $(TILES) $(EXACT)
+$(KERNELS)/int8_avx2.o: ISA := -mavx2 -mavxvnni $(TILES) $(EXACT)
+$(KERNELS)/products_generic.o: ISA := $(EXACT)
 
 # what web.c takes into the binary
 $(BUILD)/server/http/web/web.o: server/http/web/index.html server/http/web/openapi.json

@@ -25,6 +25,11 @@
 #include "vit_image.h"
 #include "vit_status.h"
 
+/* The arithmetic of products with weights; all else, and the sums of the products, is fp32.
+ *   bf16: both operands in 8 significant bits. int8: weights in 8 bits for each output, activations in 8 bits for each token.
+ */
+typedef enum vit_dtype { VIT_DTYPE_FP32, VIT_DTYPE_BF16, VIT_DTYPE_INT8 } vit_dtype;
+
 typedef struct vit_model vit_model;
 typedef struct vit_session vit_session;
 
@@ -38,7 +43,7 @@ typedef struct vit_layer_info {
 typedef struct vit_model_info {
     const char *architecture; /* the table row that runs it, e.g. "vit" */
     const char *layout;       /* "transformers" or "timm" */
-    const char *dtype;        /* arithmetic, "fp32" */
+    const char *dtype;        /* arithmetic: "fp32", "bf16" or "int8" */
     const char *stored_dtype; /* of the file's matrices: "F32", "F16" or "BF16" */
     const char *pooling;      /* "token", "avg", "token+avg" or "token+distillation" */
     const char *activation;   /* "gelu", "gelu_new", "quick_gelu", "swiglu" or "relu" */
@@ -60,8 +65,9 @@ typedef struct vit_model_info {
     const vit_preprocess *preprocess;
 } vit_model_info;
 
-/* How to open a model; zeroed: as its folder says. */
+/* How to open a model; zeroed: as its folder says, in fp32. */
 typedef struct vit_options {
+    vit_dtype dtype;
     size_t image_size; /* the side of the square input; 0: the folder's. Position embeddings are interpolated */
 } vit_options;
 
@@ -153,11 +159,38 @@ void vit_session_free(vit_session *session);
  * (arXiv 2010.11929, figure 7; arXiv 2108.08810, section 4). Needs info->distances. */
 vit_status vit_session_run(vit_session *session, const vit_item *items, size_t count, vit_error *err);
 
-/* The cost of a forward pass: floating-point operations in matrix products (2 per multiply-add), and the seconds
- * that these products alone, on the same operands, take in OpenBLAS for `count` images: the floor under vit_session_run()
- * where it has only OpenBLAS, and one it can get below where vitd packed the weights for kernels of its own. Runs a
- * forward pass to learn the calls; with seconds NULL one that leaves the products out, and is as quick as it can be. */
-vit_status vit_session_gemm_floor(vit_session *session, size_t count, double *flops, double *seconds, vit_error *err);
+/* Threads that a run may use besides the caller's own. run() calls part(argument, index, thread) once for each index < parts
+ * and returns when all calls have returned; calls with the same number thread < threads, the caller's included, never
+ * overlap. The engine's results do not depend on who runs what. */
+typedef struct vit_team {
+    size_t threads;
+    void (*run)(void *context, size_t parts, void (*part)(void *argument, size_t index, size_t thread), void *argument);
+    void *context;
+} vit_team;
+
+/* Runs from now on use that team, which the session borrows; NULL: the calling thread alone. Allocates scratch for
+ * team->threads, once. VIT_ERR_NO_MEMORY: nothing has changed. */
+vit_status vit_session_set_team(vit_session *session, const vit_team *team, vit_error *err);
+
+/* Where a forward pass spends its time. GEMM: products with weights; PACKING: conversion of activations, keys and values. */
+typedef enum vit_stage {
+    VIT_STAGE_GEMM,
+    VIT_STAGE_ATTENTION,
+    VIT_STAGE_SOFTMAX,
+    VIT_STAGE_NORM,
+    VIT_STAGE_ACTIVATION,
+    VIT_STAGE_PACKING,
+    VIT_STAGE_OTHER
+} vit_stage;
+
+enum { VIT_STAGE_COUNT = VIT_STAGE_OTHER + 1 };
+
+const char *vit_stage_name(vit_stage stage);
+
+/* One forward pass of `count` black images on the calling thread: the operations in matrix products (2 per multiply-add),
+ * and, if seconds [VIT_STAGE_COUNT] is not NULL, how long each stage took. Without it the products are left out, and the
+ * pass is as quick as it can be. */
+vit_status vit_session_profile(vit_session *session, size_t count, double *flops, double *seconds, vit_error *err);
 
 /* ---- inside the model: what its weights show without an image ---- */
 
@@ -190,9 +223,14 @@ const char *vit_blas_core(void);
 /* NULL when they suit this CPU; else the name of faster ones, to be set as OPENBLAS_CORETYPE before the process
  * starts. Either that variable already names slower ones, or OpenBLAS does not know the CPU. */
 const char *vit_blas_better_core(void);
-/* What the calling thread can do at most, measured now, in about a second: fp32 operations per second in multiply-adds of
- * vitd's own kernels (2 for each), and bytes per second read from memory (0: none to be had). */
-double vit_peak_flops(void);
+/* Whether this CPU has instructions for the dtype's products; without, bf16 and int8 are plain C, and slower than fp32. */
+bool vit_dtype_is_fast(vit_dtype dtype);
+/* The fastest on this CPU that answers as fp32 does (see README). */
+vit_dtype vit_dtype_auto(void);
+const char *vit_dtype_name(vit_dtype dtype);
+/* What the calling thread can do at most, measured now, in about a second: operations per second in the instruction of the
+ * dtype's products (2 for each multiply-add), and bytes per second read from memory (0: none to be had). */
+double vit_peak_flops(vit_dtype dtype);
 double vit_peak_bandwidth(void);
 /* The instruction set of vitd's own kernels: "avx512", "avx2" or "generic". */
 const char *vit_kernels_name(void);

@@ -1,211 +1,203 @@
 /*
- * bench.c - `vitd bench`: how fast the engine is on this machine, beside OpenBLAS's products alone and the peak.
- *
- * Floor and forward passes alternate, and a figure is the median of its runs, since machines are noisy. With several
- * threads each has a session of its own and all run at the same time, as the daemon's workers do.
+ * bench.c - `vitd bench`: how fast the engine is on this machine, in each arithmetic that its CPU has instructions for,
+ * beside the most that the machine can do. A table for people, and with --json a file for programs.
  */
-#include <pthread.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "server/bench.h"
 #include "server/cli.h"
 #include "server/commands.h"
-#include "vit.h"
+#include "server/registry.h"
 
-enum { MIN_RUNS = 5, MAX_RUNS = 200 };
-static const double run_seconds = 1.5; /* per figure */
+enum { DTYPES = VIT_DTYPE_INT8 + 1 };
 
 struct bench {
     const struct cli *cli;
-    vit_model *model;
-    const vit_model_info *info;
-    uint8_t *image; /* encoded, or NULL */
+    vit_model *model; /* in the dtype that is measured now */
+    uint8_t *image;   /* encoded, or NULL */
     size_t image_length;
-    double peak_flops; /* of one thread */
+    double peaks[DTYPES]; /* operations per second of one thread */
+    double flops;         /* of one image */
+    cJSON *json;
 };
 
-/* What one thread measures. */
-struct task {
-    const struct bench *bench;
-    pthread_t thread;
-    size_t batch;
-    bool whole; /* decode and preprocess each image too */
-    pthread_barrier_t *start;
-    double forward, floor, flops; /* median seconds per batch; per batch */
-    vit_status status;
-    vit_error err;
-};
-
-double bench_now(void)
+static const vit_model_info *info_of(const struct bench *bench)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    return vit_model_describe(bench->model);
 }
 
-static int by_value(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
+/* ---- the machine ---- */
 
-double bench_median(double *values, size_t count)
+static const char *cpu_name(void)
 {
-    qsort(values, count, sizeof *values, by_value);
-    return values[count / 2];
-}
-
-static vit_status prepare_image(const struct task *task, float *pixels, vit_error *err)
-{
-    const struct bench *bench = task->bench;
-    vit_image image = {0};
-    vit_status status = vit_image_decode(&image, bench->image, bench->image_length,
-                                         (size_t)bench->cli->config.limits.max_pixels, err);
-    if (status == VIT_OK)
-        status = vit_preprocess_apply(bench->info->preprocess, &image, pixels, err);
-    vit_image_release(&image);
-    return status;
-}
-
-/* One timed pass over a batch. */
-static vit_status run_once(struct task *task, vit_session *session, const vit_item *items, float *pixels,
-                           double *seconds)
-{
-    const size_t floats = 3 * task->bench->info->image_height * task->bench->info->image_width;
-    const double start = bench_now();
-    vit_status status = VIT_OK;
-    for (size_t i = 0; task->whole && i < task->batch && status == VIT_OK; i++)
-        status = prepare_image(task, pixels + i * floats, &task->err);
-    if (status == VIT_OK)
-        status = vit_session_run(session, items, task->batch, &task->err);
-    *seconds = bench_now() - start;
-    return status;
-}
-
-static vit_status measure(struct task *task, vit_session *session, const vit_item *items, float *pixels)
-{
-    double forward[MAX_RUNS], floor[MAX_RUNS];
-    vit_status status = run_once(task, session, items, pixels, &forward[0]); /* warm-up */
-    pthread_barrier_wait(task->start);
-    const double end = bench_now() + run_seconds;
-    size_t runs = 0;
-    while (status == VIT_OK && runs < MAX_RUNS && (runs < MIN_RUNS || bench_now() < end)) {
-        status = run_once(task, session, items, pixels, &forward[runs]);
-        if (status == VIT_OK && !task->whole)
-            status = vit_session_gemm_floor(session, task->batch, &task->flops, &floor[runs], &task->err);
-        runs++;
-    }
-    if (status == VIT_OK) {
-        task->forward = bench_median(forward, runs);
-        task->floor = task->whole ? 0 : bench_median(floor, runs);
-    }
-    return status;
-}
-
-static void *task_main(void *argument)
-{
-    struct task *task = argument;
-    const vit_model_info *info = task->bench->info;
-    const size_t floats = 3 * info->image_height * info->image_width;
-    vit_session *session = NULL;
-    float *pixels = calloc(task->batch * floats, sizeof *pixels);
-    float *logits = calloc(task->batch * info->classes, sizeof *logits);
-    vit_item *items = calloc(task->batch, sizeof *items);
-    task->status = VIT_ERR_NO_MEMORY;
-    snprintf(task->err.message, sizeof task->err.message, "out of memory");
-    if (pixels != NULL && logits != NULL && items != NULL)
-        task->status = vit_session_create(&session, task->bench->model, task->batch, &task->err);
-    for (size_t i = 0; items != NULL && i < task->batch; i++)
-        items[i] = (vit_item){.pixels = pixels + i * floats, .logits = logits + i * info->classes};
-    if (task->status == VIT_OK)
-        task->status = measure(task, session, items, pixels);
-    else
-        pthread_barrier_wait(task->start);
-    vit_session_free(session);
-    free(pixels);
-    free(logits);
-    free(items);
-    return NULL;
-}
-
-/* Runs `threads` tasks at once; *mean holds their mean figures. */
-static bool run_tasks(const struct bench *bench, size_t threads, size_t batch, bool whole, struct task *mean)
-{
-    struct task *tasks = calloc(threads, sizeof *tasks);
-    pthread_barrier_t start;
-    if (tasks == NULL || pthread_barrier_init(&start, NULL, (unsigned)threads) != 0) {
-        free(tasks);
-        fputs("vitd: out of memory\n", stderr);
-        return false;
-    }
-    for (size_t i = 0; i < threads; i++) {
-        tasks[i] = (struct task){.bench = bench, .batch = batch, .whole = whole, .start = &start};
-        if (pthread_create(&tasks[i].thread, NULL, task_main, &tasks[i]) != 0) {
-            fputs("vitd: cannot start a thread\n", stderr);
-            exit(EXIT_RUNTIME); /* the others wait at the barrier */
-        }
-    }
-    *mean = (struct task){.status = VIT_OK};
-    for (size_t i = 0; i < threads; i++) {
-        pthread_join(tasks[i].thread, NULL);
-        if (tasks[i].status != VIT_OK)
-            *mean = tasks[i];
-        mean->forward += tasks[i].forward / (double)threads;
-        mean->floor += tasks[i].floor / (double)threads;
-        mean->flops = tasks[i].flops;
-    }
-    pthread_barrier_destroy(&start);
-    free(tasks);
-    if (mean->status != VIT_OK)
-        fprintf(stderr, "vitd: %s\n", mean->err.message);
-    return mean->status == VIT_OK;
-}
-
-static bool print_row(const struct bench *bench, size_t threads, size_t batch)
-{
-    struct task mean;
-    if (!run_tasks(bench, threads, batch, false, &mean))
-        return false;
-    const double images = (double)(threads * batch);
-    const double rate = (double)threads * mean.flops / mean.forward;
-    printf("%7zu %6zu %12.2f %12.2f %10.1f %9.1f %8.1f%% %11.1f%%\n", threads, batch, 1e3 * mean.forward / images,
-           1e3 * mean.floor / images, images / mean.forward, rate / 1e9, 100 * rate / (double)threads / bench->peak_flops,
-           100 * mean.floor / mean.forward);
-    return true;
-}
-
-static bool print_whole(const struct bench *bench, size_t threads, size_t batch)
-{
-    struct task mean;
-    if (!run_tasks(bench, threads, batch, true, &mean))
-        return false;
-    printf("decode + preprocess + forward of %s, back to back, %zu thread%s: %.1f images/s\n", bench->cli->image, threads,
-           threads > 1 ? "s" : "", (double)(threads * batch) / mean.forward);
-    return true;
-}
-
-static void print_header(const struct bench *bench)
-{
-    char line[256], cpu[128] = "unknown CPU";
+    static char name[128] = "unknown CPU";
+    char line[256];
     FILE *file = fopen("/proc/cpuinfo", "re");
     while (file != NULL && fgets(line, sizeof line, file) != NULL)
-        if (sscanf(line, "model name : %127[^\n]", cpu) == 1)
+        if (sscanf(line, "model name : %127[^\n]", name) == 1)
             break;
     if (file != NULL)
         fclose(file);
-    printf("%s, OpenBLAS kernels %s, vitd kernels %s\n", cpu, vit_blas_core(), vit_kernels_name());
-    printf("%s: %zux%zu, %zu layers, width %zu, %s\n", bench->cli->config.models[0].name, bench->info->image_width,
-           bench->info->image_height, bench->info->layers, bench->info->width, bench->info->dtype);
-    printf("peak of one thread: %.1f GFLOP/s in multiply-adds, %.1f GB/s from memory\n\n", bench->peak_flops / 1e9,
-           vit_peak_bandwidth() / 1e9);
-    if (vit_blas_better_core() != NULL && getenv("OPENBLAS_CORETYPE") != NULL)
-        printf("OPENBLAS_CORETYPE holds OpenBLAS back: %s is faster here; unset it\n\n", vit_blas_better_core());
-    else if (vit_blas_better_core() != NULL)
-        printf("OpenBLAS does not know this CPU: OPENBLAS_CORETYPE=%s makes it faster\n\n", vit_blas_better_core());
+    return name;
 }
+
+/* Resident memory of this process in MB, 0 where /proc does not tell. */
+static double resident_mb(void)
+{
+    char line[128];
+    double kb = 0;
+    FILE *file = fopen("/proc/self/status", "re");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL && sscanf(line, "VmRSS: %lf", &kb) != 1)
+        ;
+    if (file != NULL)
+        fclose(file);
+    return kb / 1024;
+}
+
+static void measure_machine(struct bench *bench)
+{
+    cJSON *peaks = cJSON_AddObjectToObject(bench->json, "peak_gflops");
+    const double bandwidth = vit_peak_bandwidth();
+    cJSON_AddStringToObject(bench->json, "cpu", cpu_name());
+    cJSON_AddStringToObject(bench->json, "kernels", vit_kernels_name());
+    cJSON_AddStringToObject(bench->json, "blas_core", vit_blas_core());
+    cJSON_AddNumberToObject(bench->json, "memory_gb_per_second", bandwidth / 1e9);
+    printf("%s, vitd kernels %s, OpenBLAS kernels %s\npeak of one thread, GFLOP/s in multiply-adds:", cpu_name(),
+           vit_kernels_name(), vit_blas_core());
+    for (int dtype = 0; dtype < DTYPES; dtype++) {
+        bench->peaks[dtype] = vit_peak_flops((vit_dtype)dtype);
+        cJSON_AddNumberToObject(peaks, vit_dtype_name((vit_dtype)dtype), bench->peaks[dtype] / 1e9);
+        printf(" %s %.1f%s", vit_dtype_name((vit_dtype)dtype), bench->peaks[dtype] / 1e9, dtype < DTYPES - 1 ? "," : "; ");
+    }
+    printf("%.1f GB/s from memory\n", bandwidth / 1e9);
+    if (vit_blas_better_core() != NULL && getenv("OPENBLAS_CORETYPE") != NULL)
+        printf("OPENBLAS_CORETYPE holds OpenBLAS back: %s is faster here; unset it\n", vit_blas_better_core());
+    else if (vit_blas_better_core() != NULL)
+        printf("OpenBLAS does not know this CPU: OPENBLAS_CORETYPE=%s makes it faster\n", vit_blas_better_core());
+}
+
+/* ---- one model in one dtype ---- */
+
+static bool measure_way(const struct bench *bench, cJSON *runs, vit_dtype dtype, size_t threads, size_t batch, bool together)
+{
+    const struct bench_way way = {.threads = threads, .batch = batch, .together = together};
+    double seconds;
+    if (!bench_run(bench->model, &way, &seconds))
+        return false;
+    const double images = (double)(together ? batch : threads * batch), rate = bench->flops * images / seconds;
+    const double share = rate / (double)threads / bench->peaks[dtype];
+    printf("%-6s %7zu %6zu %-9s %12.2f %10.1f %9.1f %8.1f%%\n", vit_dtype_name(dtype), threads, batch,
+           threads == 1 ? "" : together ? "together" : "each", 1e3 * seconds / images, images / seconds, rate / 1e9,
+           100 * share);
+    cJSON *run = cJSON_CreateObject();
+    cJSON_AddNumberToObject(run, "threads", (double)threads);
+    cJSON_AddNumberToObject(run, "batch", (double)batch);
+    cJSON_AddBoolToObject(run, "together", together);
+    cJSON_AddNumberToObject(run, "ms_per_image", 1e3 * seconds / images);
+    cJSON_AddNumberToObject(run, "images_per_second", images / seconds);
+    cJSON_AddNumberToObject(run, "gflops", rate / 1e9);
+    cJSON_AddNumberToObject(run, "of_peak", share);
+    cJSON_AddItemToArray(runs, run);
+    return true;
+}
+
+static bool measure_stages(struct bench *bench, cJSON *json)
+{
+    double seconds[VIT_STAGE_COUNT], whole = 0;
+    if (!bench_profile(bench->model, &bench->flops, seconds))
+        return false;
+    cJSON *stages = cJSON_AddObjectToObject(json, "stages_ms");
+    for (int stage = 0; stage < VIT_STAGE_COUNT; stage++) {
+        whole += seconds[stage];
+        cJSON_AddNumberToObject(stages, vit_stage_name((vit_stage)stage), 1e3 * seconds[stage]);
+    }
+    printf("%-6s ms in", info_of(bench)->dtype);
+    for (int stage = 0; stage < VIT_STAGE_COUNT; stage++)
+        printf(" %s %.2f (%.0f %%)%s", vit_stage_name((vit_stage)stage), 1e3 * seconds[stage], 100 * seconds[stage] / whole,
+               stage < VIT_STAGE_COUNT - 1 ? "," : "\n");
+    return true;
+}
+
+static bool measure_speeds(struct bench *bench, cJSON *json, vit_dtype dtype)
+{
+    const struct config *config = &bench->cli->config;
+    const size_t all = (size_t)(config->threads > 0 ? config->threads : config_cpu_count());
+    const size_t batch = (size_t)config->batching.max_batch_size;
+    cJSON *runs = cJSON_AddArrayToObject(json, "runs");
+    bool good = measure_way(bench, runs, dtype, 1, 1, false);
+    if (good && batch > 1)
+        good = measure_way(bench, runs, dtype, 1, batch, false);
+    if (good && all > 1)
+        good = measure_way(bench, runs, dtype, all, 1, true) && measure_way(bench, runs, dtype, all, 1, false);
+    if (good && all > 1 && batch > 1)
+        good = measure_way(bench, runs, dtype, all, batch, false);
+    return good;
+}
+
+static bool measure_uploads(const struct bench *bench, cJSON *json)
+{
+    const struct config *config = &bench->cli->config;
+    const struct bench_image image = {bench->image, bench->image_length, (size_t)config->limits.max_pixels};
+    const size_t all = (size_t)(config->threads > 0 ? config->threads : config_cpu_count());
+    cJSON *uploads = cJSON_AddArrayToObject(json, "decode_and_forward");
+    for (size_t threads = 1; bench->image != NULL && threads <= all; threads += all > 1 ? all - 1 : 1) {
+        const struct bench_way way = {.threads = threads, .batch = 1, .image = &image};
+        double seconds;
+        if (!bench_run(bench->model, &way, &seconds))
+            return false;
+        printf("%-6s decode + preprocess + forward of %s, back to back, %zu thread%s: %.1f images/s\n", info_of(bench)->dtype,
+               bench->cli->image, threads, threads > 1 ? "s" : "", (double)threads / seconds);
+        cJSON *run = cJSON_CreateObject();
+        cJSON_AddNumberToObject(run, "threads", (double)threads);
+        cJSON_AddNumberToObject(run, "images_per_second", (double)threads / seconds);
+        cJSON_AddItemToArray(uploads, run);
+    }
+    return true;
+}
+
+static bool open_model(struct bench *bench, vit_dtype dtype, cJSON *json)
+{
+    const struct config_model *configured = &bench->cli->config.models[0];
+    vit_options options = registry_options(configured);
+    vit_error err = {""};
+    malloc_trim(0); /* what an earlier model left behind */
+    const double start = bench_now(), before = resident_mb();
+    options.dtype = dtype;
+    if (vit_model_open(&bench->model, configured->path, &options, &err) != VIT_OK) {
+        fprintf(stderr, "vitd: %s\n", err.message);
+        return false;
+    }
+    const double seconds = bench_now() - start, grown = resident_mb() - before;
+    printf("\n%s in %s: %zux%zu, %zu layers, width %zu; opened in %.2f s, %.1f MB resident\n", configured->name,
+           vit_dtype_name(dtype), info_of(bench)->image_width, info_of(bench)->image_height, info_of(bench)->layers,
+           info_of(bench)->width, seconds, grown);
+    cJSON_AddNumberToObject(json, "open_seconds", seconds);
+    cJSON_AddNumberToObject(json, "resident_mb", grown);
+    return true;
+}
+
+static bool measure_dtype(struct bench *bench, vit_dtype dtype, cJSON *dtypes, bool explanations)
+{
+    cJSON *json = cJSON_CreateObject();
+    cJSON_AddItemToArray(dtypes, json);
+    cJSON_AddStringToObject(json, "dtype", vit_dtype_name(dtype));
+    bool good = open_model(bench, dtype, json) && measure_stages(bench, json);
+    if (good) {
+        cJSON_AddNumberToObject(json, "gflop_per_image", bench->flops / 1e9);
+        puts("dtype  threads  batch           ms per image   images/s   GFLOP/s  of peak");
+        good = measure_speeds(bench, json, dtype) && measure_uploads(bench, json);
+    }
+    if (good && explanations)
+        good = bench_explanations(bench->model, json);
+    vit_model_free(bench->model);
+    bench->model = NULL;
+    return good;
+}
+
+/* ---- the command ---- */
 
 static bool read_image(struct bench *bench, const char *name)
 {
@@ -222,44 +214,50 @@ static bool read_image(struct bench *bench, const char *name)
     return bench->image != NULL;
 }
 
-static bool run_bench(const struct bench *bench)
+/* The dtype that was asked for, else fp32 and what this CPU has instructions for. */
+static bool is_wanted(const struct cli *cli, vit_dtype dtype)
 {
-    const struct config *config = &bench->cli->config;
-    const size_t all = (size_t)(config->threads > 0 ? config->threads : config_cpu_count());
-    const size_t max_batch = (size_t)config->batching.max_batch_size;
-    const size_t threads[] = {1, all}, batches[] = {1, max_batch};
-    print_header(bench);
-    printf("threads  batch  ms per image   GEMMs alone   images/s   GFLOP/s  of peak  floor/forward\n");
-    bool good = true;
-    for (size_t t = 0; t < (all > 1 ? 2 : 1); t++)
-        for (size_t b = 0; b < (max_batch > 1 ? 2 : 1) && good; b++)
-            good = print_row(bench, threads[t], batches[b]);
-    if (good)
-        good = bench_explanations(bench->model);
-    if (good && bench->image != NULL) {
-        puts("");
-        for (size_t t = 0; t < (all > 1 ? 2 : 1) && good; t++)
-            good = print_whole(bench, threads[t], 1);
-    }
+    if (cli->dtype_given)
+        return registry_options(&cli->config.models[0]).dtype == dtype;
+    return dtype == VIT_DTYPE_FP32 || vit_dtype_is_fast(dtype);
+}
+
+static bool run_bench(struct bench *bench)
+{
+    cJSON *dtypes = cJSON_AddArrayToObject(bench->json, "dtypes");
+    bool good = true, first = true;
+    cJSON_AddStringToObject(bench->json, "model", bench->cli->config.models[0].name);
+    measure_machine(bench);
+    for (int dtype = 0; dtype < DTYPES && good; dtype++)
+        if (is_wanted(bench->cli, (vit_dtype)dtype)) {
+            good = measure_dtype(bench, (vit_dtype)dtype, dtypes, first);
+            first = false;
+        }
+    return good;
+}
+
+static bool write_json(const cJSON *json, const char *name)
+{
+    char *text = cJSON_Print(json);
+    FILE *file = text != NULL ? fopen(name, "we") : NULL;
+    bool good = file != NULL && fprintf(file, "%s\n", text) > 0;
+    if (file != NULL && fclose(file) != 0)
+        good = false;
+    if (!good)
+        fprintf(stderr, "vitd: %s cannot be written\n", name);
+    free(text);
     return good;
 }
 
 int command_bench(const struct cli *cli)
 {
-    struct bench bench = {.cli = cli};
-    vit_error err = {""};
-    const vit_options options = {.image_size = (size_t)cli->config.models[0].image_size};
-    bool good = vit_model_open(&bench.model, cli->config.models[0].path, &options, &err) == VIT_OK;
-    if (!good)
-        fprintf(stderr, "vitd: %s\n", err.message);
-    if (good && cli->image != NULL)
-        good = read_image(&bench, cli->image);
-    if (good) {
-        bench.info = vit_model_describe(bench.model);
-        bench.peak_flops = vit_peak_flops();
+    struct bench bench = {.cli = cli, .json = cJSON_CreateObject()};
+    bool good = cli->image == NULL || read_image(&bench, cli->image);
+    if (good)
         good = run_bench(&bench);
-    }
+    if (good && cli->json != NULL)
+        good = write_json(bench.json, cli->json);
+    cJSON_Delete(bench.json);
     free(bench.image);
-    vit_model_free(bench.model);
     return good ? EXIT_SUCCESS : EXIT_RUNTIME;
 }

@@ -52,21 +52,25 @@ static const char *kind_name(int kind)
     return kind == 0 ? "none" : kind == VIT_ATTENTION_COUNT ? "attention distance" : vit_attention_name((vit_attention)kind);
 }
 
-static void print_costs(double kinds[KINDS][ROUNDS], double mates[2][ROUNDS], size_t rounds, const vit_model_info *info)
+static void print_costs(double kinds[KINDS][ROUNDS], double mates[2][ROUNDS], size_t rounds, const vit_model_info *info,
+                        cJSON *json)
 {
     const double plain = bench_median(kinds[0], rounds);
+    cJSON *costs = cJSON_AddObjectToObject(json, "explanations_ms");
     printf("\nexplanations, 1 thread, 1 image   ms per image   of the plain one\n");
     for (int kind = 0; kind < KINDS; kind++) {
         const double seconds = bench_median(kinds[kind], rounds);
-        if (has_kind(info, kind))
-            printf("%-32s %13.2f %17.2fx\n", kind_name(kind), 1e3 * seconds, seconds / plain);
+        if (!has_kind(info, kind))
+            continue;
+        cJSON_AddNumberToObject(costs, kind_name(kind), 1e3 * seconds);
+        printf("%-32s %13.2f %17.2fx\n", kind_name(kind), 1e3 * seconds, seconds / plain);
     }
     if (has_kind(info, VIT_ATTENTION_LEGRAD))
         printf("%d plain images in a batch: %.2f ms; beside %d with legrad: %.2f ms\n", MATES,
                1e3 * bench_median(mates[0], rounds), MATES, 1e3 * bench_median(mates[1], rounds));
 }
 
-static vit_status measure(struct trial *trial, const vit_model_info *info)
+static vit_status measure(struct trial *trial, const vit_model_info *info, cJSON *json)
 {
     double kinds[KINDS][ROUNDS] = {{0}}, mates[2][ROUNDS] = {{0}};
     const double start = bench_now();
@@ -84,11 +88,11 @@ static vit_status measure(struct trial *trial, const vit_model_info *info)
             status = run_mates(trial, mixed, &mates[mixed][place]);
     }
     if (status == VIT_OK)
-        print_costs(kinds, mates, (size_t)rounds, info);
+        print_costs(kinds, mates, (size_t)rounds, info, json);
     return status;
 }
 
-bool bench_explanations(const vit_model *model)
+bool bench_explanations(const vit_model *model, cJSON *json)
 {
     const vit_model_info *info = vit_model_describe(model);
     const size_t floats = 3 * info->image_height * info->image_width;
@@ -106,7 +110,7 @@ bool bench_explanations(const vit_model *model)
     for (size_t i = 0; status == VIT_OK && i < floats; i++)
         trial.pixels[i] = (float)(i * 7919 % 1000) / 500 - 1;
     if (status == VIT_OK)
-        status = measure(&trial, info);
+        status = measure(&trial, info, json);
     if (status != VIT_OK)
         fprintf(stderr, "vitd: %s\n", trial.err.message);
     vit_session_free(trial.session);

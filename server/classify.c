@@ -10,6 +10,7 @@
 #include "server/commands.h"
 #include "server/draw.h"
 #include "server/log.h"
+#include "server/registry.h"
 #include "vit.h"
 
 /* What every image needs. */
@@ -151,7 +152,7 @@ static bool prepare_map(struct classifier *c, vit_error *err)
 static bool prepare(struct classifier *c)
 {
     vit_error err = {""};
-    const vit_options options = {.image_size = (size_t)c->cli->config.models[0].image_size};
+    const vit_options options = registry_options(&c->cli->config.models[0]);
     if (vit_model_open(&c->model, c->cli->config.models[0].path, &options, &err) == VIT_OK &&
         vit_session_create(&c->session, c->model, 1, &err) == VIT_OK) {
         c->info = vit_model_describe(c->model);

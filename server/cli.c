@@ -25,7 +25,7 @@
 enum option_id {
     OPTION_CONFIG, OPTION_MODEL, OPTION_ADDRESS, OPTION_PORT, OPTION_THREADS, OPTION_DTYPE, OPTION_IMAGE_SIZE,
     OPTION_TOP_K, OPTION_IMAGE, OPTION_ATTENTION, OPTION_LAYER, OPTION_LAYERS, OPTION_HEAD, OPTION_TARGET, OPTION_COLORMAP,
-    OPTION_ALPHA, OPTION_OVERLAY, OPTION_SIZE, OPTION_OUTPUT, OPTION_CHECK_CONFIG, OPTION_VERSION, OPTION_HELP, OPTIONS
+    OPTION_ALPHA, OPTION_OVERLAY, OPTION_SIZE, OPTION_OUTPUT, OPTION_JSON, OPTION_CHECK_CONFIG, OPTION_VERSION, OPTION_HELP, OPTIONS
 };
 
 struct option_row {
@@ -54,6 +54,7 @@ static const struct option_row option_table[OPTIONS] = {
     [OPTION_OVERLAY] = {"overlay", required_argument, NULL, &parameters[PARAMETER_OVERLAY]},
     [OPTION_SIZE] = {"size", required_argument, NULL, &parameters[PARAMETER_SIZE]},
     [OPTION_OUTPUT] = {"output", required_argument, NULL, NULL},
+    [OPTION_JSON] = {"json", required_argument, NULL, NULL},
     [OPTION_CHECK_CONFIG] = {"check-config", required_argument, NULL, NULL},
     [OPTION_VERSION] = {"version", no_argument, NULL, NULL},
     [OPTION_HELP] = {"help", no_argument, NULL, NULL},
@@ -90,7 +91,8 @@ static const char general_help[] =
 #define MODEL_HELP \
     "  --model DIR         the model folder (default: the configured one, else the bundled one)\n"
 #define CONFIG_HELP "  --config FILE       read a configuration file; options override it\n"
-#define DTYPE_HELP "  --dtype fp32        arithmetic\n"
+#define DTYPE_HELP \
+    "  --dtype D           arithmetic: fp32 (default), bf16, int8, or auto for the fastest that answers as fp32 does\n"
 #define IMAGE_SIZE_HELP "  --image-size N      side of the square input; 0 for the model's own (default 0)\n"
 #define HELP_HELP "  --help              show this\n"
 
@@ -133,18 +135,19 @@ static const char inspect_help[] =
 static const char bench_help[] =
     "usage: vitd bench [OPTION]...\n"
     "\n"
-    "Measures the engine on this machine: time per image, the time that the same matrix\n"
-    "products alone take in OpenBLAS, and what share of the machine's peak that is.\n"
+    "Measures the engine on this machine: the most that the machine can do, and in each arithmetic\n"
+    "that its CPU has instructions for the time per image, by stage, and the share of that most.\n"
     "\n" MODEL_HELP "  --image FILE        also measure decode + preprocess + forward on this image\n"
-    "  --threads N         most threads to measure, 0 for one per usable CPU (default 0)\n" CONFIG_HELP
-    DTYPE_HELP IMAGE_SIZE_HELP HELP_HELP;
+    "  --json FILE         write the figures as JSON, too\n"
+    "  --threads N         most threads to measure, 0 for one per usable CPU (default 0)\n"
+    "  --dtype D           measure this arithmetic alone: fp32, bf16, int8 or auto\n" CONFIG_HELP IMAGE_SIZE_HELP HELP_HELP;
 
 static const struct command commands[] = {
     {"serve", command_serve, COMMON_OPTIONS | BIT(ADDRESS) | BIT(PORT) | BIT(THREADS), 0, 0, NULL, CONFIG_MAX_MODELS,
      serve_help},
     {"classify", command_classify, COMMON_OPTIONS | BIT(TOP_K) | EXPLAIN_OPTIONS, 1, SIZE_MAX, "IMAGE", 1, classify_help},
     {"inspect", command_inspect, BIT(IMAGE_SIZE) | BIT(HELP), 1, 1, "DIR", 0, inspect_help},
-    {"bench", command_bench, COMMON_OPTIONS | BIT(THREADS) | BIT(IMAGE), 0, 0, NULL, 1, bench_help},
+    {"bench", command_bench, COMMON_OPTIONS | BIT(THREADS) | BIT(IMAGE) | BIT(JSON), 0, 0, NULL, 1, bench_help},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
@@ -334,6 +337,8 @@ static int apply(struct cli *cli, const struct request *request)
         status = check_output(cli);
     cli->command = request->command->run;
     cli->image = request->values[OPTION_IMAGE];
+    cli->json = request->values[OPTION_JSON];
+    cli->dtype_given = request->values[OPTION_DTYPE] != NULL;
     if (status == 0 && file != NULL && !config_load(&cli->config, file, &error))
         status = runtime_error(&error);
     if (status == 0)

@@ -4,6 +4,7 @@
 #ifndef SERVER_COMMANDS_H
 #define SERVER_COMMANDS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "server/config.h"
@@ -18,6 +19,8 @@ struct cli {
     const char *output; /* classify --output: where the explanation's picture goes; NULL if not given */
     int restart_failure; /* errno of the restart that OpenBLAS needed, 0 if there was none to fail; see main.c */
     const char *image; /* bench --image: adds decode + preprocess + forward; NULL if not given */
+    const char *json;  /* bench --json: where the figures go as JSON; NULL if not given */
+    bool dtype_given;  /* bench measures that one alone */
 };
 
 int command_serve(const struct cli *cli);    /* daemon.c: runs until SIGTERM or SIGINT */

@@ -15,28 +15,26 @@ struct row {
     enum kind kind;
     size_t offset; /* in struct config: of an int, or of the char * of an address */
     int min, max;  /* KIND_INT */
-    const char *const *names;   /* KIND_ENUM: in the enum's order, NULL-terminated */
-    const char *const *unbuilt; /* names that have a meaning, but not in this build */
+    const char *const *names; /* KIND_ENUM: in the enum's order, NULL-terminated */
     const char *initial;
 };
 
 static const char *const level_names[] = {"error", "warn", "info", "debug", NULL};
 static const char *const format_names[] = {"text", "json", NULL};
-static const char *const dtype_names[] = {"fp32", NULL};
-static const char *const unbuilt_dtypes[] = {"bf16", "int8", "auto", NULL};
+static const char *const dtype_names[] = {"fp32", "bf16", "int8", "auto", NULL};
 
 #define INT(key, field, min, max, initial) \
-    {key, KIND_INT, offsetof(struct config, field), min, max, NULL, NULL, initial}
-#define ENUM(key, field, names, unbuilt, initial) \
-    {key, KIND_ENUM, offsetof(struct config, field), 0, 0, names, unbuilt, initial}
+    {key, KIND_INT, offsetof(struct config, field), min, max, NULL, initial}
+#define ENUM(key, field, names, initial) \
+    {key, KIND_ENUM, offsetof(struct config, field), 0, 0, names, initial}
 #define ADDRESS(key, field, initial) \
-    {key, KIND_ADDRESS, offsetof(struct config, field), 0, 0, NULL, NULL, initial}
+    {key, KIND_ADDRESS, offsetof(struct config, field), 0, 0, NULL, initial}
 
 static const struct row table[] = {
     ADDRESS("listen.address", listen.address, "127.0.0.1"),
     INT("listen.port", listen.port, 0, 65535, "8080"),
     INT("threads", threads, 0, 1024, "0"),
-    ENUM("dtype", dtype, dtype_names, unbuilt_dtypes, "fp32"),
+    ENUM("dtype", dtype, dtype_names, "fp32"),
     INT("image_size", image_size, 0, 16384, "0"),
     INT("batching.max_batch_size", batching.max_batch_size, 1, 256, "8"),
     INT("batching.max_queue_delay_us", batching.max_queue_delay_us, 0, 1000000, "5000"),
@@ -48,8 +46,8 @@ static const struct row table[] = {
     INT("limits.max_images_per_request", limits.max_images_per_request, 1, 1024, "32"),
     INT("limits.header_timeout_ms", limits.header_timeout_ms, 10, 600000, "15000"),
     INT("limits.body_timeout_ms", limits.body_timeout_ms, 10, 600000, "30000"),
-    ENUM("log.level", log.level, level_names, NULL, "info"),
-    ENUM("log.format", log.format, format_names, NULL, "text"),
+    ENUM("log.level", log.level, level_names, "info"),
+    ENUM("log.format", log.format, format_names, "text"),
 };
 enum { ROWS = sizeof table / sizeof table[0] };
 
@@ -139,11 +137,6 @@ static bool set_enum(int *field, const struct row *row, const char *value, struc
     if (index >= 0) {
         *field = index;
         return true;
-    }
-    if (find_name(row->unbuilt, value) >= 0) {
-        char allowed[80];
-        describe_allowed(row, allowed, sizeof allowed);
-        return fail(error, "%s %s is not built in; allowed is %s", row->key, value, allowed);
     }
     return refuse(row, value, error);
 }

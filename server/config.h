@@ -12,7 +12,7 @@
 
 enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 enum log_format { LOG_FORMAT_TEXT, LOG_FORMAT_JSON };
-enum dtype { DTYPE_FP32 }; /* bf16, int8 and auto are refused until the engine has them */
+enum dtype { DTYPE_FP32, DTYPE_BF16, DTYPE_INT8, DTYPE_AUTO }; /* vit_dtype, and which this CPU is to choose */
 
 struct config_model {
     char *name; /* [A-Za-z0-9._-]{1,64}, unique; by default the folder's last component */

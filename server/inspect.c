@@ -111,7 +111,7 @@ int command_inspect(const struct cli *cli)
     if (status == VIT_OK)
         status = vit_session_create(&session, model, 1, &err);
     if (status == VIT_OK)
-        status = vit_session_gemm_floor(session, 1, &flops, NULL, &err);
+        status = vit_session_profile(session, 1, &flops, NULL, &err);
     if (status == VIT_OK)
         print_model(model, flops);
     else

@@ -5,6 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+vit_options registry_options(const struct config_model *configured)
+{
+    return (vit_options){.dtype = configured->dtype == DTYPE_AUTO ? vit_dtype_auto() : (vit_dtype)configured->dtype,
+                         .image_size = (size_t)configured->image_size};
+}
+
 static vit_status open_entry(struct registry_entry *entry, const struct config_model *configured, vit_error *err)
 {
     entry->name = strdup(configured->name);
@@ -14,7 +20,7 @@ static vit_status open_entry(struct registry_entry *entry, const struct config_m
         return VIT_ERR_NO_MEMORY;
     }
     vit_error why = {{0}};
-    const vit_options options = {.image_size = (size_t)configured->image_size};
+    const vit_options options = registry_options(configured);
     vit_status status = vit_model_open(&entry->model, configured->path, &options, &why);
     if (status != VIT_OK)
         snprintf(err->message, sizeof err->message, "model %s: %.310s", configured->name, why.message);

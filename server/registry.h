@@ -20,6 +20,9 @@ struct registry {
     size_t count;
 };
 
+/* How to open a model of the configuration. */
+vit_options registry_options(const struct config_model *configured);
+
 /* Opens every model of the configuration; on failure nothing stays open and *err names the model. */
 vit_status registry_open(struct registry *registry, const struct config *config, vit_error *err);
 void registry_release(struct registry *registry);

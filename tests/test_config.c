@@ -110,7 +110,7 @@ START_TEST(test_errors_name_line_key_and_range)
         {"{\n\n\"treads\": 1}", ":3: treads: ", "unknown key"},
         {"{\"threads\": 1,\n\"threads\": 2}", ":2: threads: ", "a second time"},
         {"{\"log\": {\"level\": \"loud\"}}", ":1: log.level: ", "error, warn, info, debug"},
-        {"{\"dtype\": \"int8\"}", ":1: dtype: ", "int8 is not built in; allowed is fp32"},
+        {"{\"dtype\": \"int4\"}", ":1: dtype: ", "found int4, allowed is fp32, bf16, int8, auto"},
         {"{\"listen\": {\"address\": \"localhost\"}}", ":1: listen.address: ", "numeric IPv4 or IPv6"},
         {"{\"models\": {}}", ":1: models: ", "a list"},
         {"{\"models\": [\n{\"name\": \"a/b\", \"path\": \"x\"}]}", ":2: models[0]: ", "A-Z a-z 0-9"},

@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "engine/math/cpu.h"
-#include "engine/math/gemm.h"
 #include "tests/suite.h"
 #include "vit.h"
 
@@ -233,22 +232,6 @@ static void check_random_features(const struct kernels *kernels, size_t n)
 }
 
 /* 0.5 is where x = 0.5 x + 0.25 stays, and every register gets there. */
-START_TEST(test_peak_is_computed)
-{
-    const struct kernels *tables[3];
-    const size_t count = kernels_available(tables);
-    for (size_t i = 0; i < count; i++) {
-        float x[PEAK_FLOATS] = {0};
-        const size_t done = tables[i]->multiply_adds(x, 3), lanes = done / 3;
-        ck_assert_uint_le(lanes, PEAK_FLOATS);
-        for (size_t j = 0; j < PEAK_FLOATS; j++)
-            ck_assert_float_eq(x[j], j < lanes ? 0.4375f : 0);
-    }
-    ck_assert_double_gt(vit_peak_flops(), 1e7);
-    ck_assert_double_gt(vit_peak_bandwidth(), 1e6);
-}
-END_TEST
-
 START_TEST(test_column_sums_equal_reference) { for_each(check_column_sums); }
 END_TEST
 
@@ -273,87 +256,6 @@ START_TEST(test_gelu_slope_is_accurate)
             ck_assert_msg(fabs((double)y - wanted) <= 1e-6, "%s: gelu'(%.9g) = %.9g, not %.9g", tables[i]->name,
                           (double)x, (double)y, wanted);
         }
-}
-END_TEST
-
-enum { PANEL_M = 101, PANEL_N = 70, PANEL_K = 65, GAP = 5 };
-
-struct product {
-    size_t m, n, k, lda, ldc;
-    float a[PANEL_M * (PANEL_K + GAP)], b[PANEL_N * PANEL_K], panels[(PANEL_N + 32) * PANEL_K];
-    float c[PANEL_M * (PANEL_N + GAP)];
-};
-
-/* From the definition in kernels.h, and not by gemm_pack(), which packs for the best table alone. */
-static void pack(struct product *p, size_t columns)
-{
-    memset(p->panels, 0, sizeof p->panels);
-    for (size_t j = 0; j < p->n; j++)
-        for (size_t q = 0; q < p->k; q++)
-            p->panels[(j / columns * p->k + q) * columns + j % columns] = p->b[j * p->k + q];
-}
-
-static void check_product(const struct kernels *kernels, struct product *p, bool add)
-{
-    float before[PANEL_M * (PANEL_N + GAP)], row[PANEL_N];
-    fill(p->c, PANEL_M * (PANEL_N + GAP), 1, 3);
-    memcpy(before, p->c, sizeof before);
-    kernels->multiply_panels(p->c, p->ldc, p->a, p->lda, p->panels, p->m, p->n, p->k, add);
-    for (size_t i = 0; i < p->m; i++) {
-        const float *got = p->c + i * p->ldc, *old = before + i * p->ldc;
-        memcpy(row, old, p->n * sizeof *row);
-        kernels->multiply_panels(row, p->n, p->a + i * p->lda, p->lda, p->panels, 1, p->n, p->k, add);
-        ck_assert_mem_eq(got, row, p->n * sizeof *row); /* the bits of a row alone */
-        ck_assert_mem_eq(got + p->n, old + p->n, (p->ldc - p->n) * sizeof *old);
-        for (size_t j = 0; j < p->n; j++) {
-            double wanted = add ? (double)old[j] : 0;
-            for (size_t q = 0; q < p->k; q++)
-                wanted += (double)p->a[i * p->lda + q] * (double)p->b[j * p->k + q];
-            ck_assert_msg(fabs((double)got[j] - wanted) <= 1e-5, "%s: [%zu, %zu, %zu], row %zu, column %zu: %.9g, not %.9g",
-                          kernels->name, p->m, p->n, p->k, i, j, (double)got[j], wanted);
-        }
-    }
-    ck_assert_mem_eq(p->c + p->m * p->ldc, before + p->m * p->ldc, sizeof before - p->m * p->ldc * sizeof *before);
-}
-
-START_TEST(test_packed_products_are_accurate)
-{
-    static const size_t ms[] = {1, 3, 4, 6, 11, 12, 13, 29, 96, 100}, ns[] = {1, 15, 16, 17, 31, 32, 33, 48, 69}, ks[] = {1, 2, 7, 64};
-    static struct product p;
-    const struct kernels *tables[3];
-    const size_t count = kernels_available(tables), shapes = 10 * 9 * 4;
-    for (size_t t = 0; t < count; t++)
-        for (size_t shape = 0; shape < shapes && tables[t]->panel_columns > 0; shape++) {
-            p.m = ms[shape % 10], p.n = ns[shape / 10 % 9], p.k = ks[shape / 90];
-            p.lda = p.k + shape % 2 * GAP, p.ldc = p.n + shape % 3 / 2 * GAP;
-            fill(p.a, PANEL_M * (PANEL_K + GAP), 1, (unsigned)shape);
-            fill(p.b, PANEL_N * PANEL_K, 1, (unsigned)shape + 1);
-            pack(&p, tables[t]->panel_columns);
-            check_product(tables[t], &p, false);
-            check_product(tables[t], &p, true);
-        }
-    ck_assert_ptr_null(tables[count - 1]->multiply_panels);
-}
-END_TEST
-
-START_TEST(test_gemm_packs_for_the_best_table)
-{
-    static struct product p;
-    const size_t columns = kernels_best()->panel_columns;
-    float packed[(PANEL_N + 32) * PANEL_K];
-    for (p.n = 1; p.n < PANEL_N && columns > 0; p.n++) {
-        p.k = 7;
-        fill(p.b, p.n * p.k, 1, 1);
-        pack(&p, columns);
-        const size_t floats = gemm_panel_floats(p.n, p.k);
-        ck_assert_uint_eq(floats, (p.n + columns - 1) / columns * columns * p.k);
-        gemm_pack(packed, p.b, p.n, p.k);
-        ck_assert_mem_eq(packed, p.panels, floats * sizeof *packed);
-        ck_assert_ptr_eq(gemm_panels_from(packed, columns, p.k), packed + columns * p.k);
-        ck_assert_ptr_null(gemm_panels_from(packed, columns / 2, p.k));
-    }
-    ck_assert_uint_eq(gemm_panel_floats(5, 7) == 0, columns == 0);
-    ck_assert_ptr_null(gemm_panels_from(NULL, 0, 7));
 }
 END_TEST
 
@@ -382,7 +284,6 @@ int main(void)
     tcase_add_test(tests, test_layernorm_equals_reference);
     tcase_add_test(tests, test_add_bias_equals_reference);
     tcase_add_test(tests, test_activations_equal_reference);
-    tcase_add_test(tests, test_peak_is_computed);
     tcase_add_test(tests, test_column_sums_equal_reference);
     tcase_add_test(tests, test_elementwise_operations_equal_reference);
     tcase_add_test(tests, test_random_features_equal_reference);
@@ -391,8 +292,6 @@ int main(void)
     tcase_add_test(tests, test_add_positive_equals_reference);
     tcase_add_test(tests, test_gelu_is_accurate);
     tcase_add_test(tests, test_gelu_slope_is_accurate);
-    tcase_add_test(tests, test_packed_products_are_accurate);
-    tcase_add_test(tests, test_gemm_packs_for_the_best_table);
     tcase_add_test(tests, test_rows_are_independent);
     suite_add_tcase(suite, tests);
     return suite_run(suite);

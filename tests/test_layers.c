@@ -42,7 +42,6 @@ static double convolution_at(const struct conv *conv, const float *map, size_t p
 
 static void check_conv(const struct sliding sliding, size_t in, size_t out)
 {
-    const struct compute compute = {.kernels = kernels_best()};
     const size_t pixels = sliding.height * sliding.width, positions = sliding_positions(&sliding);
     const size_t weights = out * sliding.kernel * sliding.kernel * in;
     float *map = malloc(pixels * in * sizeof *map), *weight = malloc(weights * sizeof *weight);
@@ -51,11 +50,12 @@ static void check_conv(const struct sliding sliding, size_t in, size_t out)
     fill(weight, weights, 0.2f, 2);
     fill(bias, out, 1, 3);
     const struct conv conv = {.weight = weight, .bias = bias, .in = in, .out = out, .sliding = sliding};
-    float *memory = malloc((conv_floats(&conv) + 1) * sizeof *memory);
+    float *scratch = malloc((conv_scratch(&conv) + 1) * sizeof *scratch);
+    const struct compute compute = {.kernels = kernels_best(), .scratch = &scratch};
     for (int add = 0; add < 2; add++) {
         for (size_t i = 0; i < positions * out; i++)
             result[i] = 7;
-        conv_forward(&conv, &compute, memory, result, map, add);
+        conv_forward(&conv, &compute, result, map, add);
         for (size_t i = 0; i < positions * out; i++)
             ck_assert_double_eq_tol(result[i], convolution_at(&conv, map, i / out, i % out) + (add ? 7 : 0), 2e-4);
     }
@@ -63,7 +63,7 @@ static void check_conv(const struct sliding sliding, size_t in, size_t out)
     free(weight);
     free(bias);
     free(result);
-    free(memory);
+    free(scratch);
 }
 
 START_TEST(test_convolution_equals_definition)
@@ -157,49 +157,130 @@ END_TEST
 
 /* ---- attention ---- */
 
-/* Tokens enough for several tiles give what one row at a time gives, with and without mixed heads. */
+enum { TEAM = 3 };
+
+/* A team whose members take turns, from the last part to the first. */
+static void run_backwards(void *context, size_t parts, void (*part)(void *argument, size_t index, size_t thread),
+                          void *argument)
+{
+    size_t *calls = context;
+    for (size_t i = parts; i-- > 0; ++*calls)
+        part(argument, i, i % TEAM);
+}
+
+enum { TOKENS = 700, HEADS = 3, WIDTH = 24, HEAD = WIDTH / HEADS };
+
+static const float mixing[] = {0.5f, -1, 0.25f, 1, 0.5f, 0.5f, -0.5f, 0.75f, 1}, mixing_bias[] = {0.1f, -0.2f, 0.3f};
+
+/* One query at a time, by the definition. */
+static void check_attention(const float *out, const float *qkv, bool mixed, double tolerance)
+{
+    for (size_t query = 0; query < TOKENS; query += 53) {
+        static double a[HEADS][TOKENS];
+        for (size_t head = 0; head < HEADS; head++) {
+            double sum = 0;
+            for (size_t key = 0; key < TOKENS; key++) {
+                double dot = 0;
+                for (size_t c = 0; c < HEAD; c++)
+                    dot += qkv[query * 3 * WIDTH + head * HEAD + c] * qkv[key * 3 * WIDTH + WIDTH + head * HEAD + c];
+                sum += a[head][key] = exp(dot / 2);
+            }
+            for (size_t key = 0; key < TOKENS; key++)
+                a[head][key] /= sum;
+        }
+        for (size_t i = 0; i < WIDTH; i++) {
+            const size_t head = i / HEAD;
+            double wanted = 0;
+            for (size_t key = 0; key < TOKENS; key++) {
+                double weight = mixed ? mixing_bias[head] : a[head][key];
+                for (size_t other = 0; mixed && other < HEADS; other++)
+                    weight += mixing[head * HEADS + other] * a[other][key];
+                wanted += weight * qkv[key * 3 * WIDTH + 2 * WIDTH + i];
+            }
+            ck_assert_double_eq_tol(out[query * WIDTH + i], wanted, tolerance);
+        }
+    }
+}
+
+/* The results of a team are to the bit those of one thread. */
+static void run_attention(const struct attention *attention, const float *qkv, bool mixed, double tolerance)
+{
+    float *out = malloc(TOKENS * WIDTH * sizeof *out), *shared = malloc(TOKENS * WIDTH * sizeof *shared), *scratch[TEAM];
+    float *memory = aligned_alloc(64, attention_floats(attention, TOKENS, WIDTH) / 16 * 64 + 64);
+    size_t calls = 0;
+    for (size_t i = 0; i < TEAM; i++)
+        scratch[i] = aligned_alloc(64, attention_scratch(attention, TOKENS, WIDTH) / 16 * 64 + 64);
+    const vit_team team = {.threads = TEAM, .run = run_backwards, .context = &calls};
+    struct compute compute = {.kernels = kernels_best(), .scratch = scratch};
+    ck_assert_uint_lt(attention_rows(attention, TOKENS), TOKENS);
+    attention_forward(attention, &compute, memory, out, qkv, TOKENS, TOKENS, WIDTH, 0, NULL);
+    check_attention(out, qkv, mixed, tolerance);
+    compute.team = &team;
+    attention_forward(attention, &compute, memory, shared, qkv, TOKENS, TOKENS, WIDTH, 0, NULL);
+    ck_assert_uint_gt(calls, TEAM);
+    ck_assert_mem_eq(out, shared, TOKENS * WIDTH * sizeof *out);
+    for (size_t i = 0; i < TEAM; i++)
+        free(scratch[i]);
+    free(memory);
+    free(out);
+    free(shared);
+}
+
+/* Tokens enough for several tiles, with and without mixed heads, on OpenBLAS and on every table of products. */
 START_TEST(test_attention_in_tiles)
 {
-    enum { TOKENS = 700, HEADS = 3, WIDTH = 24, HEAD = WIDTH / HEADS };
-    const struct compute compute = {.kernels = kernels_best()};
-    const float mixing[] = {0.5f, -1, 0.25f, 1, 0.5f, 0.5f, -0.5f, 0.75f, 1}, mixing_bias[] = {0.1f, -0.2f, 0.3f};
-    float *qkv = malloc(TOKENS * 3 * WIDTH * sizeof *qkv), *out = malloc(TOKENS * WIDTH * sizeof *out);
+    const struct products *tables[2 * MAX_PRODUCTS + 1] = {NULL};
+    size_t count = 1 + products_available(tables + 1, VIT_DTYPE_FP32);
+    const size_t exact = count;
+    count += products_available(tables + count, VIT_DTYPE_BF16);
+    float *qkv = malloc(TOKENS * 3 * WIDTH * sizeof *qkv);
     fill(qkv, TOKENS * 3 * WIDTH, 1, 9);
-    for (int mixed = 0; mixed < 2; mixed++) {
-        const struct attention attention = {.heads = HEADS, .scale = 0.5f, .mixing = mixed ? mixing : NULL,
-                                            .mixing_bias = mixing_bias};
-        ck_assert_uint_lt(attention_rows(&attention, TOKENS), TOKENS);
-        float *memory = malloc(attention_floats(&attention, TOKENS, WIDTH) * sizeof *memory);
-        attention_forward(&attention, &compute, memory, out, qkv, TOKENS, TOKENS, WIDTH, 0, NULL);
-        for (size_t query = 0; query < TOKENS; query += 53) {
-            static double a[HEADS][TOKENS];
-            for (size_t head = 0; head < HEADS; head++) {
-                double sum = 0;
-                for (size_t key = 0; key < TOKENS; key++) {
-                    double dot = 0;
-                    for (size_t c = 0; c < HEAD; c++)
-                        dot += qkv[query * 3 * WIDTH + head * HEAD + c] * qkv[key * 3 * WIDTH + WIDTH + head * HEAD + c];
-                    sum += a[head][key] = exp(dot / 2);
-                }
-                for (size_t key = 0; key < TOKENS; key++)
-                    a[head][key] /= sum;
-            }
-            for (size_t i = 0; i < WIDTH; i++) {
-                const size_t head = i / HEAD;
-                double wanted = 0;
-                for (size_t key = 0; key < TOKENS; key++) {
-                    double weight = mixed ? mixing_bias[head] : a[head][key];
-                    for (size_t other = 0; mixed && other < HEADS; other++)
-                        weight += mixing[head * HEADS + other] * a[other][key];
-                    wanted += weight * qkv[key * 3 * WIDTH + 2 * WIDTH + i];
-                }
-                ck_assert_double_eq_tol(out[query * WIDTH + i], wanted, 2e-4);
-            }
-        }
-        free(memory);
+    for (size_t i = 0; i < 2 * count; i++) {
+        const struct attention attention = {.heads = HEADS, .scale = 0.5f, .mixing = i % 2 ? mixing : NULL,
+                                            .mixing_bias = mixing_bias, .products = tables[i / 2]};
+        run_attention(&attention, qkv, i % 2, i / 2 < exact ? 2e-4 : i % 2 ? 0.2 : 5e-3);
     }
     free(qkv);
-    free(out);
+}
+END_TEST
+
+/* Rows split among threads give the same bits. */
+START_TEST(test_team_does_not_change_results)
+{
+    enum { ROWS = 150, IN = 40, HIDDEN = 72 };
+    static float weights[2 * IN * HIDDEN], bias[HIDDEN + IN], x[2][ROWS * IN], normed[ROWS * IN], hidden[ROWS * HIDDEN];
+    float *scratch[TEAM];
+    size_t calls = 0;
+    const vit_team team = {.threads = TEAM, .run = run_backwards, .context = &calls};
+    fill(weights, 2 * IN * HIDDEN, 0.2f, 1);
+    fill(bias, HIDDEN + IN, 1, 2);
+    for (int dtype = VIT_DTYPE_FP32; dtype <= VIT_DTYPE_INT8; dtype++) {
+        const struct products *products = products_best((vit_dtype)dtype);
+        struct mlp mlp = {.fc1 = {.weight = weights, .bias = bias, .in = IN, .out = HIDDEN},
+                          .fc2 = {.weight = weights + IN * HIDDEN, .bias = bias + HIDDEN, .in = HIDDEN, .out = IN}};
+        float *memory[2] = {NULL, NULL};
+        for (size_t i = 0; i < TEAM; i++)
+            scratch[i] = products ? aligned_alloc(64, packed_scratch(products, HIDDEN) * sizeof(float) / 64 * 64 + 64) : NULL;
+        struct linear *const linears[] = {&mlp.fc1, &mlp.fc2};
+        for (size_t i = 0; products && i < 2; i++) {
+            struct linear *l = linears[i];
+            memory[i] = aligned_alloc(64, packed_floats(products, l->out, l->in) * sizeof(float) / 64 * 64 + 64);
+            l->packed = packed_weight(products, memory[i], l->weight, l->in, l->out, l->in);
+        }
+        for (size_t i = 0; i < 2; i++) {
+            const struct compute compute = {.kernels = kernels_best(), .scratch = scratch, .team = i ? &team : NULL};
+            const struct norm norm = {.weight = bias, .bias = bias, .eps = 1e-6f};
+            fill(x[i], ROWS * IN, 1, 3);
+            norm_forward(&norm, &compute, normed, x[i], ROWS, IN);
+            mlp_forward(&mlp, &compute, hidden, x[i], normed, ROWS, NULL);
+        }
+        ck_assert_mem_eq(x[0], x[1], sizeof x[0]);
+        for (size_t i = 0; i < TEAM; i++)
+            free(scratch[i]);
+        free(memory[0]);
+        free(memory[1]);
+    }
+    ck_assert_uint_ge(calls, TEAM);
 }
 END_TEST
 
@@ -268,6 +349,7 @@ int main(void)
     tcase_add_test(tests, test_max_pool_equals_definition);
     tcase_add_test(tests, test_group_norm_equals_definition);
     tcase_add_test(tests, test_attention_in_tiles);
+    tcase_add_test(tests, test_team_does_not_change_results);
     tcase_add_test(tests, test_sinusoidal_positions);
     tcase_add_test(tests, test_sincos2d_positions);
     tcase_add_test(tests, test_positions_resized);

@@ -690,24 +690,31 @@ START_TEST(test_overflowing_image_fails_alone)
 }
 END_TEST
 
-START_TEST(test_gemm_floor_counts_the_products)
+START_TEST(test_profile_counts_the_products)
 {
     struct fixture f;
     fixture_open(&f, "vit-hf");
     vit_error err;
     vit_session *session;
-    double flops, seconds;
+    double flops, seconds[VIT_STAGE_COUNT], whole = 0;
     ck_assert_int_eq(vit_session_create(&session, f.model, 2, &err), VIT_OK);
-    ck_assert_int_eq(vit_session_gemm_floor(session, 2, &flops, &seconds, &err), VIT_OK);
-    const vit_model_info *i = f.info;
-    double t = (double)i->tokens, c = (double)i->width, m = (double)i->mlp_width;
+    ck_assert_int_eq(vit_session_profile(session, 2, &flops, seconds, &err), VIT_OK);
+    const vit_model_info *info = f.info;
+    double t = (double)info->tokens, c = (double)info->width, m = (double)info->mlp_width;
     double block = 2 * t * c * 3 * c + 4 * t * t * c + 2 * t * c * c + 4 * t * c * m;
     double last = 2 * t * c * 2 * c + 2 * c * c + 4 * t * c + 2 * c * c + 4 * c * m; /* for the class token alone */
     double wanted = 2 * (2 * 36 * 192 * c + 2 * block + last + 2 * c * 10);
     ck_assert_double_eq(flops, wanted);
-    ck_assert(seconds > 0);
+    for (int i = 0; i < VIT_STAGE_COUNT; i++) {
+        ck_assert_double_ge(seconds[i], 0);
+        whole += seconds[i];
+        ck_assert_ptr_nonnull(vit_stage_name((vit_stage)i));
+    }
+    ck_assert_double_gt(seconds[VIT_STAGE_GEMM], 0);
+    ck_assert_double_gt(seconds[VIT_STAGE_SOFTMAX], 0);
+    ck_assert_double_lt(seconds[VIT_STAGE_GEMM], whole);
     flops = 0;
-    ck_assert_int_eq(vit_session_gemm_floor(session, 2, &flops, NULL, &err), VIT_OK);
+    ck_assert_int_eq(vit_session_profile(session, 2, &flops, NULL, &err), VIT_OK);
     ck_assert_double_eq(flops, wanted);
     vit_session_free(session);
     fixture_close(&f);
@@ -754,7 +761,7 @@ int main(void)
     tcase_add_loop_test(tests, test_mixed_batch_is_bit_identical, 0, FOLDER_COUNT);
     tcase_add_loop_test(tests, test_overflowing_image_fails_alone, 0, FOLDER_COUNT);
     tcase_add_test(tests, test_session_refuses_bad_arguments);
-    tcase_add_test(tests, test_gemm_floor_counts_the_products);
+    tcase_add_test(tests, test_profile_counts_the_products);
     tcase_add_test(tests, test_scores_and_top_k);
     suite_add_tcase(suite, tests);
     return suite_run(suite);

@@ -30,9 +30,9 @@ static struct job *push(struct queue *queue, size_t model, size_t images)
 static struct job_image *decode_one(struct queue *queue, int64_t ready_us)
 {
     struct job_image *images[MAX_BATCH];
-    size_t count;
-    ck_assert_int_eq(queue_take(queue, images, &count), QUEUE_DECODE);
-    ck_assert_uint_eq(count, 1);
+    struct queue_task task = {.images = images};
+    ck_assert_int_eq(queue_take(queue, &task), QUEUE_DECODE);
+    ck_assert_uint_eq(task.count, 1);
     images[0]->ready_us = ready_us;
     queue_ready(queue, images[0]);
     return images[0];
@@ -41,9 +41,9 @@ static struct job_image *decode_one(struct queue *queue, int64_t ready_us)
 static void assert_runs(struct queue *queue, size_t count, const struct job_image *first)
 {
     struct job_image *images[MAX_BATCH];
-    size_t got;
-    ck_assert_int_eq(queue_take(queue, images, &got), QUEUE_RUN);
-    ck_assert_uint_eq(got, count);
+    struct queue_task task = {.images = images};
+    ck_assert_int_eq(queue_take(queue, &task), QUEUE_RUN);
+    ck_assert_uint_eq(task.count, count);
     ck_assert_ptr_eq(images[0], first);
 }
 
@@ -106,9 +106,9 @@ START_TEST(test_capacity_is_counted_in_images)
     ck_assert(!queue_reserve(queue, 1));
     queue_unreserve(queue, 1);
     struct job_image *images[MAX_BATCH];
-    size_t count;
+    struct queue_task task = {.images = images};
     for (int i = 0; i < CAPACITY - 1; i++) { /* dropped images free their room */
-        ck_assert_int_eq(queue_take(queue, images, &count), QUEUE_DECODE);
+        ck_assert_int_eq(queue_take(queue, &task), QUEUE_DECODE);
         queue_dropped(queue);
     }
     ck_assert_uint_eq(queue_depth(queue), 0);
@@ -124,11 +124,11 @@ START_TEST(test_close_drains_and_stops)
     struct queue *queue = make(0);
     struct job *job = push(queue, 0, 1);
     struct job_image *images[MAX_BATCH];
-    size_t count;
+    struct queue_task task = {.images = images};
     queue_close(queue);
     decode_one(queue, job_clock_us());
     assert_runs(queue, 1, &job->images[0]);
-    ck_assert_int_eq(queue_take(queue, images, &count), QUEUE_STOP);
+    ck_assert_int_eq(queue_take(queue, &task), QUEUE_STOP);
     job_free(job);
     queue_free(queue);
 }
@@ -137,8 +137,8 @@ END_TEST
 static void *taker(void *context)
 {
     struct job_image *images[MAX_BATCH];
-    size_t count;
-    return (void *)(intptr_t)queue_take(context, images, &count);
+    struct queue_task task = {.images = images};
+    return (void *)(intptr_t)queue_take(context, &task);
 }
 
 START_TEST(test_take_sleeps_until_closed)
@@ -151,6 +151,42 @@ START_TEST(test_take_sleeps_until_closed)
     queue_close(queue);
     pthread_join(thread, &work);
     ck_assert_int_eq((int)(intptr_t)work, QUEUE_STOP);
+    queue_free(queue);
+}
+END_TEST
+
+/* An idle worker answers a call, and is gone from the team when that closes; with work about nobody is called. */
+static void *helper(void *context)
+{
+    struct job_image *images[MAX_BATCH];
+    struct queue_task task = {.images = images};
+    enum queue_work work = queue_take(context, &task);
+    if (work == QUEUE_HELP)
+        team_help(task.team, queue_has_work, context);
+    return (void *)(intptr_t)work;
+}
+
+START_TEST(test_idle_worker_is_called_to_a_team)
+{
+    struct queue *queue = make(0);
+    struct team *team = team_create();
+    pthread_t thread;
+    vit_team lent;
+    void *work = NULL;
+    ck_assert_uint_eq(queue_call(queue, team), 0); /* nobody is there */
+    ck_assert_int_eq(pthread_create(&thread, NULL, helper, queue), 0);
+    team_open(team, &lent);
+    size_t called = 0;
+    while (called == 0)
+        called = queue_call(queue, team);
+    ck_assert_uint_eq(called, 1);
+    ck_assert_uint_eq(queue_call(queue, team), 0); /* it is called already, or has come */
+    usleep(50000);
+    queue_dismiss(queue, team);
+    team_close(team);
+    pthread_join(thread, &work);
+    ck_assert_int_eq((int)(intptr_t)work, QUEUE_HELP);
+    team_free(team);
     queue_free(queue);
 }
 END_TEST
@@ -177,6 +213,7 @@ int main(void)
     tcase_add_test(tests, test_capacity_is_counted_in_images);
     tcase_add_test(tests, test_close_drains_and_stops);
     tcase_add_test(tests, test_take_sleeps_until_closed);
+    tcase_add_test(tests, test_idle_worker_is_called_to_a_team);
     tcase_add_test(tests, test_retry_after_follows_the_cost);
     suite_add_tcase(suite, tests);
     return suite_run(suite);

@@ -130,16 +130,14 @@ struct conv_stem {
     struct conv conv1, conv2, proj;
 };
 
-enum { PICTURE, MAP, UNFOLDED, STEM_PARTS }; /* PICTURE becomes the second convolution's map */
+enum { PICTURE, MAP, STEM_PARTS }; /* PICTURE becomes the second convolution's map */
 
 static size_t lay_out(const struct conv_stem *stem, size_t starts[STEM_PARTS])
 {
-    const size_t unfolded = size_larger(conv_floats(&stem->conv1), conv_floats(&stem->conv2));
     const size_t sizes[STEM_PARTS] = {
         [PICTURE] = size_larger(3 * stem->image_height * stem->image_width,
                                 sliding_positions(&stem->conv2.sliding) * stem->conv2.out),
         [MAP] = sliding_positions(&stem->conv1.sliding) * stem->conv1.out,
-        [UNFOLDED] = size_larger(unfolded, conv_floats(&stem->proj)),
     };
     return parts_lay_out(starts, sizes, STEM_PARTS);
 }
@@ -156,16 +154,16 @@ static void stem_forward(const void *state, const struct compute *compute, float
     const struct conv_stem *stem = state;
     size_t starts[STEM_PARTS];
     lay_out(stem, starts);
-    float *picture = memory + starts[PICTURE], *map = memory + starts[MAP], *unfolded = memory + starts[UNFOLDED];
+    float *picture = memory + starts[PICTURE], *map = memory + starts[MAP];
     const size_t rows = sliding_positions(&stem->conv1.sliding);
     pixels_to_map(picture, pixels, stem->image_height, stem->image_width);
     struct conv conv1 = stem->conv1, conv2 = stem->conv2;
     conv1.bias = conv2.bias = NULL; /* BatchNorm's, added by the activation */
-    conv_forward(&conv1, compute, unfolded, map, picture, false);
+    conv_forward(&conv1, compute, map, picture, false);
     compute->kernels->activate[ACTIVATION_RELU](map, stem->conv1.bias, rows, conv1.out);
-    conv_forward(&conv2, compute, unfolded, picture, map, false);
+    conv_forward(&conv2, compute, picture, map, false);
     compute->kernels->activate[ACTIVATION_RELU](picture, stem->conv2.bias, rows, conv2.out);
-    conv_forward(&stem->proj, compute, unfolded, tokens, picture, false);
+    conv_forward(&stem->proj, compute, tokens, picture, false);
 }
 
 /* A convolution without bias and the BatchNorm after it, as one with a bias. */

@@ -24,7 +24,7 @@ static void stem_free(void *state)
 static size_t stem_memory(const void *state)
 {
     const struct hybrid_stem *stem = state;
-    return resnet_floats(&stem->resnet) + conv_floats(&stem->patches);
+    return resnet_floats(&stem->resnet);
 }
 
 static void stem_forward(const void *state, const struct compute *compute, float *memory, float *tokens,
@@ -32,7 +32,7 @@ static void stem_forward(const void *state, const struct compute *compute, float
 {
     const struct hybrid_stem *stem = state;
     const float *map = resnet_forward(&stem->resnet, compute, memory, pixels);
-    conv_forward(&stem->patches, compute, memory + resnet_floats(&stem->resnet), tokens, map, false);
+    conv_forward(&stem->patches, compute, tokens, map, false);
 }
 
 static vit_status load_patches(const struct vit_loader *loader, struct hybrid_stem *stem)

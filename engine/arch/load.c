@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "engine/base/error.h"
+#include "engine/math/cpu.h"
 #include "engine/store/json.h"
 
 struct name name_of(const char *format, ...)
@@ -73,7 +74,7 @@ vit_status load_head(const struct loader *loader, struct linear *head, const cha
     vit_status status = load_tensor(loader, &head->weight, weight.text, shape, convolution ? 4 : 2);
     if (status == VIT_OK)
         status = load_bias(loader, &head->bias, name, shape[0], BIAS_REQUIRED);
-    return status == VIT_OK ? load_packed(loader, head) : status;
+    return status == VIT_OK ? load_packed_head(loader, head) : status;
 }
 
 size_t load_count(const struct loader *loader, const char *prefix, const char *name)
@@ -154,23 +155,42 @@ vit_status load_scaled(const struct loader *loader, struct linear *linear, const
     return VIT_OK;
 }
 
-static vit_status pack(const struct loader *loader, const float **panels, const float *weight, size_t out, size_t in)
+static void need_scratch(const struct loader *loader, size_t floats)
 {
-    const size_t floats = gemm_panel_floats(out, in);
-    float *packed;
-    if (floats == 0)
+    size_t *scratch = loader->folder->scratch;
+    *scratch = floats > *scratch ? floats : *scratch;
+}
+
+static vit_status pack(const struct loader *loader, struct packed *packed, const float *weight, size_t out, size_t in,
+                       vit_dtype dtype)
+{
+    const struct products *products =
+        products_best(dtype == VIT_DTYPE_INT8 && in > PACKED_INT8_MAX_K ? VIT_DTYPE_FP32 : dtype);
+    float *memory;
+    if (products == NULL)
         return VIT_OK;
-    vit_status status = load_derived(loader, &packed, floats);
+    vit_status status = load_derived(loader, &memory, packed_floats(products, out, in));
     if (status == VIT_OK) {
-        gemm_pack(packed, weight, out, in);
-        *panels = packed;
+        *packed = packed_weight(products, memory, weight, in, out, in);
+        need_scratch(loader, packed_scratch(products, in));
     }
     return status;
 }
 
 vit_status load_packed(const struct loader *loader, struct linear *linear)
 {
-    return pack(loader, &linear->panels, linear->weight, linear->out, linear->in);
+    return pack(loader, &linear->packed, linear->weight, linear->out, linear->in, loader->folder->dtype);
+}
+
+vit_status load_packed_head(const struct loader *loader, struct linear *head)
+{
+    return pack(loader, &head->packed, head->weight, head->out, head->in, VIT_DTYPE_FP32);
+}
+
+void load_attention_products(const struct loader *loader, struct attention *attention, size_t tokens, size_t width)
+{
+    attention->products = products_best(loader->folder->dtype == VIT_DTYPE_BF16 ? VIT_DTYPE_BF16 : VIT_DTYPE_FP32);
+    need_scratch(loader, attention_scratch(attention, tokens, width));
 }
 
 vit_status load_packed_all(const struct loader *loader, struct linear *const *linears, size_t count)
@@ -184,7 +204,10 @@ vit_status load_packed_all(const struct loader *loader, struct linear *const *li
 
 vit_status load_packed_conv(const struct loader *loader, struct conv *conv)
 {
-    return pack(loader, &conv->panels, conv->weight, conv->out, conv->sliding.kernel * conv->sliding.kernel * conv->in);
+    const size_t in = conv->sliding.kernel * conv->sliding.kernel * conv->in;
+    vit_status status = pack(loader, &conv->packed, conv->weight, conv->out, in, loader->folder->dtype);
+    need_scratch(loader, conv_scratch(conv));
+    return status;
 }
 
 vit_status load_packed_block(const struct loader *loader, struct block *block)

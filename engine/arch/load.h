@@ -62,12 +62,16 @@ vit_status load_derived(const struct loader *loader, float **values, size_t coun
 /* Replaces the linear by one whose results are scale [out] (or, where it is NULL, factor) times as large. */
 vit_status load_scaled(const struct loader *loader, struct linear *linear, const float *scale, float factor);
 
-/* Packs a linear's weight, or a convolution's, for vitd's own products (see gemm.h), once it is what it will be. */
+/* Packs a linear's weight, or a convolution's, for vitd's own products in the folder's dtype (see packed.h), once it is
+ * what it will be; a head's, whose results nothing evens out, in fp32. */
 vit_status load_packed(const struct loader *loader, struct linear *linear);
 vit_status load_packed_conv(const struct loader *loader, struct conv *conv);
+vit_status load_packed_head(const struct loader *loader, struct linear *head);
 /* Those that have a weight; and the four of a block. */
 vit_status load_packed_all(const struct loader *loader, struct linear *const *linears, size_t count);
 vit_status load_packed_block(const struct loader *loader, struct block *block);
+/* The last step of an attention over so many tokens: which products it uses. bf16 in bf16, fp32 with int8 weights. */
+void load_attention_products(const struct loader *loader, struct attention *attention, size_t tokens, size_t width);
 
 /* How a layout calls the parts of an encoder block; q, k and v are one matrix or three. */
 struct block_names {

@@ -23,7 +23,7 @@ struct mvit_memory {
     float *query, *key, *value; /* pooled, [T, width] */
     float *rows, *columns;      /* [T, NH, key rows] and [T, NH, key columns]: what relative positions add */
     float *scores;              /* a tile of [rows, keys] */
-    float *hidden;              /* also the patches' unfolding */
+    float *hidden;
 };
 
 enum { PARTS = 12 };
@@ -61,7 +61,7 @@ static void measure(const struct mvit *mvit, const struct mvit_block *block, siz
 
 static size_t lay_out(const struct mvit *mvit, float *memory, struct mvit_memory *parts)
 {
-    size_t sizes[PARTS] = {[1] = 3 * mvit->image_height * mvit->image_width, [PARTS - 1] = conv_floats(&mvit->patches)};
+    size_t sizes[PARTS] = {[1] = 3 * mvit->image_height * mvit->image_width};
     for (size_t i = 0; i < mvit->layers; i++)
         measure(mvit, &mvit->blocks[i], sizes);
     size_t at[PARTS];
@@ -149,19 +149,17 @@ static void relate(const struct pass *pass, const struct mvit_block *block)
     const float *q = memory->query + pass->mvit->prefix * block->width;
     const size_t line = query->out_width * heads; /* queries and heads in a row of the grid */
     for (size_t y = 0; y < query->out_height; y++)
-        gemm_run(&(struct gemm){.m = line, .n = key->out_height, .k = head_width, .alpha = 1, .beta = 0,
+        compute_gemm(pass->compute, &(struct gemm){.m = line, .n = key->out_height, .k = head_width, .alpha = 1, .beta = 0,
                                 .a = q + y * line * head_width, .lda = head_width,
                                 .b = block->relative_rows + y * key->out_height * head_width, .ldb = head_width,
                                 .b_transposed = true, .c = memory->rows + y * line * key->out_height,
-                                .ldc = key->out_height},
-                 pass->compute->trace);
+                                .ldc = key->out_height});
     for (size_t i = 0; i < line; i++) /* down a column, for one head */
-        gemm_run(&(struct gemm){.m = query->out_height, .n = key->out_width, .k = head_width, .alpha = 1, .beta = 0,
+        compute_gemm(pass->compute, &(struct gemm){.m = query->out_height, .n = key->out_width, .k = head_width, .alpha = 1, .beta = 0,
                                 .a = q + i * head_width, .lda = line * head_width,
                                 .b = block->relative_columns + i / heads * key->out_width * head_width,
                                 .ldb = head_width, .b_transposed = true, .c = memory->columns + i * key->out_width,
-                                .ldc = line * key->out_width},
-                 pass->compute->trace);
+                                .ldc = line * key->out_width});
 }
 
 /* Adds what relative positions give to the scores of the queries first .. first + rows - 1; class tokens have none. */
@@ -188,11 +186,10 @@ static void attend(const struct pass *pass, const struct mvit_block *block, size
     const struct mvit_memory *memory = &pass->memory;
     const struct observer *observer = pass->observer;
     const size_t width = block->width, head_width = width / block->heads, keys = tokens_of(pass->mvit, &block->key);
-    gemm_run(&(struct gemm){.m = rows, .n = keys, .k = head_width, .alpha = 1 / sqrtf((float)head_width), .beta = 0,
+    compute_gemm(pass->compute, &(struct gemm){.m = rows, .n = keys, .k = head_width, .alpha = 1 / sqrtf((float)head_width), .beta = 0,
                             .a = memory->query + first * width + head * head_width, .lda = width,
                             .b = memory->key + head * head_width, .ldb = width, .b_transposed = true,
-                            .c = memory->scores, .ldc = keys},
-             pass->compute->trace);
+                            .c = memory->scores, .ldc = keys});
     add_relations(pass, block, head, first, rows);
     pass->compute->kernels->softmax(memory->scores, rows, keys);
     if (observer != NULL && observer->attention != NULL)
@@ -201,10 +198,9 @@ static void attend(const struct pass *pass, const struct mvit_block *block, size
                                                      .first = first, .rows = rows,
                                                      .queries = tokens_of(pass->mvit, &block->query), .keys = keys,
                                                      .prefix = pass->mvit->prefix});
-    gemm_run(&(struct gemm){.m = rows, .n = head_width, .k = keys, .alpha = 1, .beta = 1, .a = memory->scores, .lda = keys,
+    compute_gemm(pass->compute, &(struct gemm){.m = rows, .n = head_width, .k = keys, .alpha = 1, .beta = 1, .a = memory->scores, .lda = keys,
                             .b = memory->value + head * head_width, .ldb = width,
-                            .c = memory->normed + first * width + head * head_width, .ldc = width},
-             pass->compute->trace);
+                            .c = memory->normed + first * width + head * head_width, .ldc = width});
 }
 
 /* memory->normed [queries, width], from memory->qkv; the pooled queries are added to it (residual pooling). */
@@ -260,7 +256,7 @@ static void embed(const struct pass *pass, const float *pixels)
     pixels_to_map(picture, pixels, mvit->image_height, mvit->image_width);
     if (prefix > 0)
         memcpy(x, mvit->class_token, prefix * sizeof *x);
-    conv_forward(&mvit->patches, pass->compute, pass->memory.hidden, x + prefix, picture, false);
+    conv_forward(&mvit->patches, pass->compute, x + prefix, picture, false);
 }
 
 static void classify(const struct pass *pass, const struct arch_image *image)

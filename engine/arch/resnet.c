@@ -20,18 +20,18 @@ enum { MAPS = 4 };
 /* Working memory: maps that change roles from block to block, and scratch. */
 struct resnet_memory {
     float *maps[MAPS];
-    float *unfolded, *columns;
+    float *columns;
 };
 
 static size_t lay_out(const struct resnet *resnet, float *memory, struct resnet_memory *parts)
 {
     const size_t map = resnet->map_floats;
-    const size_t sizes[MAPS + 2] = {map, map, map, map, resnet->unfolded_floats, 3 * resnet->most_channels};
-    size_t at[MAPS + 2];
-    const size_t floats = parts_lay_out(at, sizes, MAPS + 2);
+    const size_t sizes[MAPS + 1] = {map, map, map, map, 3 * resnet->most_channels};
+    size_t at[MAPS + 1];
+    const size_t floats = parts_lay_out(at, sizes, MAPS + 1);
     if (memory != NULL)
         *parts = (struct resnet_memory){.maps = {memory + at[0], memory + at[1], memory + at[2], memory + at[3]},
-                                        .unfolded = memory + at[4], .columns = memory + at[5]};
+                                        .columns = memory + at[4]};
     return floats;
 }
 
@@ -63,13 +63,13 @@ static void run_preactivated(const struct bottleneck *block, const struct comput
     const struct sliding *in = &block->conv1.sliding;
     memcpy(activated, map, in->height * in->width * block->conv1.in * sizeof *map);
     normalise(&block->norm1, compute, memory, activated, &block->conv1, false, 0);
-    conv_forward(&block->conv1, compute, memory->unfolded, hidden, activated, false);
+    conv_forward(&block->conv1, compute, hidden, activated, false);
     if (block->shortcut.weight != NULL)
-        conv_forward(&block->shortcut, compute, memory->unfolded, map, activated, false);
+        conv_forward(&block->shortcut, compute, map, activated, false);
     normalise(&block->norm2, compute, memory, hidden, &block->conv2, false, 0);
-    conv_forward(&block->conv2, compute, memory->unfolded, other, hidden, false);
+    conv_forward(&block->conv2, compute, other, hidden, false);
     normalise(&block->norm3, compute, memory, other, &block->conv3, false, 0);
-    conv_forward(&block->conv3, compute, memory->unfolded, map, other, true);
+    conv_forward(&block->conv3, compute, map, other, true);
 }
 
 /* maps[0] to maps[0], with the maps exchanged where the shortcut needs a map of its own */
@@ -77,14 +77,14 @@ static void run_postactivated(const struct bottleneck *block, const struct compu
 {
     float *map = memory->maps[0], *hidden = memory->maps[1], *other = memory->maps[2], *shortcut = memory->maps[3];
     const size_t floats = sliding_positions(&block->conv3.sliding) * block->conv3.out;
-    conv_forward(&block->conv1, compute, memory->unfolded, hidden, map, false);
+    conv_forward(&block->conv1, compute, hidden, map, false);
     normalise(&block->norm1, compute, memory, hidden, &block->conv1, true, 0);
-    conv_forward(&block->conv2, compute, memory->unfolded, other, hidden, false);
+    conv_forward(&block->conv2, compute, other, hidden, false);
     normalise(&block->norm2, compute, memory, other, &block->conv2, true, 0);
-    conv_forward(&block->conv3, compute, memory->unfolded, hidden, other, false);
+    conv_forward(&block->conv3, compute, hidden, other, false);
     normalise(&block->norm3, compute, memory, hidden, &block->conv3, true, -INFINITY);
     if (block->shortcut.weight != NULL) {
-        conv_forward(&block->shortcut, compute, memory->unfolded, shortcut, map, false);
+        conv_forward(&block->shortcut, compute, shortcut, map, false);
         normalise(&block->shortcut_norm, compute, memory, shortcut, &block->shortcut, true, -INFINITY);
         memory->maps[0] = shortcut;
         memory->maps[3] = map;
@@ -98,7 +98,7 @@ float *resnet_forward(const struct resnet *resnet, const struct compute *compute
     lay_out(resnet, memory, &parts);
     const bool hybrid = resnet->kind == RESNET_HYBRID;
     pixels_to_map(parts.maps[0], pixels, resnet->image_height, resnet->image_width);
-    conv_forward(&resnet->stem, compute, parts.unfolded, parts.maps[1], parts.maps[0], false);
+    conv_forward(&resnet->stem, compute, parts.maps[1], parts.maps[0], false);
     if (hybrid)
         normalise(&resnet->stem_norm, compute, &parts, parts.maps[1], &resnet->stem, true, 0);
     /* BiT pads with zeros before it pools */
@@ -140,7 +140,7 @@ static void forward(const void *state, const struct compute *compute, float *flo
     const struct bit *bit = state;
     const struct resnet *resnet = &bit->resnet;
     const size_t rows = resnet->out_height * resnet->out_width, channels = resnet->channels;
-    struct resnet_memory parts;
+    struct resnet_memory parts = {0};
     lay_out(resnet, floats, &parts);
     float *columns = parts.columns;
     for (size_t i = 0; i < count; i++) {

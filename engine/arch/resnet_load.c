@@ -31,9 +31,8 @@ static vit_status standardise(const struct loader *loader, struct conv *conv)
 
 static void note_size(struct resnet *resnet, const struct conv *conv)
 {
-    const size_t map = sliding_positions(&conv->sliding) * conv->out, unfolded = conv_floats(conv);
+    const size_t map = sliding_positions(&conv->sliding) * conv->out;
     resnet->map_floats = map > resnet->map_floats ? map : resnet->map_floats;
-    resnet->unfolded_floats = unfolded > resnet->unfolded_floats ? unfolded : resnet->unfolded_floats;
     resnet->most_channels = conv->out > resnet->most_channels ? conv->out : resnet->most_channels;
 }
 

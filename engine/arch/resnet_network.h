@@ -26,7 +26,7 @@ struct resnet {
     struct bottleneck *blocks;
     size_t count;
     size_t out_height, out_width, channels; /* of the last map */
-    size_t map_floats, unfolded_floats;     /* the largest map, the largest unfolding */
+    size_t map_floats;                      /* the largest map */
     size_t most_channels;
 };
 

@@ -18,7 +18,7 @@
 struct swin_memory {
     float *tokens; /* [T, C] */
     float *merged; /* [T/4, 4*C]; at first the picture [H*W, 3] */
-    struct block_scratch scratch; /* hidden also holds the patches' unfolding */
+    struct block_scratch scratch;
 };
 
 static size_t tokens_of(const struct swin_stage *stage)
@@ -28,7 +28,7 @@ static size_t tokens_of(const struct swin_stage *stage)
 
 static size_t lay_out(const struct swin *swin, float *memory, struct swin_memory *parts)
 {
-    size_t sizes[6] = {0, 3 * swin->image_height * swin->image_width, 0, 0, 0, conv_floats(&swin->patches)};
+    size_t sizes[6] = {0, 3 * swin->image_height * swin->image_width, 0, 0, 0, 0};
     for (size_t i = 0; i < swin->stage_count; i++) {
         const struct swin_stage *stage = &swin->stages[i];
         const size_t tokens = tokens_of(stage), width = stage->width;
@@ -61,7 +61,7 @@ static void embed(const struct swin *swin, const struct compute *compute, const 
 {
     const struct swin_stage *first = &swin->stages[0];
     pixels_to_map(memory->merged, pixels, swin->image_height, swin->image_width);
-    conv_forward(&swin->patches, compute, memory->scratch.hidden, memory->tokens, memory->merged, false);
+    conv_forward(&swin->patches, compute, memory->tokens, memory->merged, false);
     norm_forward(&swin->patch_norm, compute, memory->tokens, memory->tokens, tokens_of(first), first->width);
     if (swin->positions != NULL)
         compute->kernels->add_bias(memory->tokens, swin->positions, 1, tokens_of(first) * first->width);

@@ -169,6 +169,7 @@ static vit_status load_attention(const struct swin_loader *loader, struct attent
     windows_expand_bias(bias, table, side, heads);
     *attention = (struct attention){.heads = heads, .scale = 1 / sqrtf((float)(stage->width / heads)), .bias = bias,
                                     .windows = shifted ? &stage->shifted : &stage->regular};
+    load_attention_products(&loader->base, attention, stage->grid_height * stage->grid_width, stage->width);
     return VIT_OK;
 }
 

@@ -88,9 +88,8 @@ static void random_features(const struct token_layer *layer, const struct comput
                             size_t tokens)
 {
     const size_t width = layer->proj.in, count = layer->feature_count;
-    gemm_run(&(struct gemm){.m = tokens, .n = count, .k = width, .alpha = 1, .beta = 0, .a = x, .lda = 3 * width,
-                            .b = layer->features, .ldb = width, .b_transposed = true, .c = phi, .ldc = count},
-             compute->trace);
+    compute_gemm(compute, &(struct gemm){.m = tokens, .n = count, .k = width, .alpha = 1, .beta = 0, .a = x, .lda = 3 * width,
+                            .b = layer->features, .ldb = width, .b_transposed = true, .c = phi, .ldc = count});
     compute->kernels->random_features(phi, x, 3 * width, width, 1 / sqrtf((float)count), tokens, count);
 }
 
@@ -103,17 +102,15 @@ static void performer_forward(const struct token_layer *layer, const struct comp
     float *sums = values + count * columns, *out = memory->heads;
     random_features(layer, compute, keys, memory->qkv, tokens);
     random_features(layer, compute, queries, memory->qkv + width, tokens);
-    gemm_run(&(struct gemm){.m = count, .n = width, .k = tokens, .alpha = 1, .beta = 0, .a = keys, .lda = count,
+    compute_gemm(compute, &(struct gemm){.m = count, .n = width, .k = tokens, .alpha = 1, .beta = 0, .a = keys, .lda = count,
                             .a_transposed = true, .b = memory->qkv + 2 * width, .ldb = 3 * width, .c = values,
-                            .ldc = columns},
-             compute->trace);
+                            .ldc = columns});
     memset(sums, 0, count * sizeof *sums);
     compute->kernels->column_sums(sums, keys, NULL, tokens, count);
     for (size_t i = 0; i < count; i++)
         values[i * columns + width] = sums[i];
-    gemm_run(&(struct gemm){.m = tokens, .n = columns, .k = count, .alpha = 1, .beta = 0, .a = queries, .lda = count,
-                            .b = values, .ldb = columns, .c = out, .ldc = columns},
-             compute->trace);
+    compute_gemm(compute, &(struct gemm){.m = tokens, .n = columns, .k = count, .alpha = 1, .beta = 0, .a = queries, .lda = count,
+                            .b = values, .ldb = columns, .c = out, .ldc = columns});
     for (size_t i = 0; i < tokens; i++) {
         const float share = 1 / (out[i * columns + width] + performer_eps);
         for (size_t c = 0; c < width; c++) /* closing up: row i moves i places to the front */
@@ -202,6 +199,7 @@ static vit_status load_token_layer(const struct loader *loader, struct token_lay
     const size_t mlp = hidden != NULL && hidden->count >= 1 && hidden->count <= MAX_WIDTH ? hidden->count : width;
     layer->mlp.activation = ACTIVATION_GELU;
     layer->attention = (struct attention){.heads = 1, .scale = 1 / sqrtf((float)(channels * area))};
+    load_attention_products(loader, &layer->attention, sliding_positions(&layer->split), width);
     vit_status status = performer ? load_features(loader, layer, features.text, width) : VIT_OK;
     if (status == VIT_OK)
         status = load_unfolded_norm(loader, &layer->norm1, name_of("%snorm1", prefix).text, channels, area);

@@ -259,6 +259,7 @@ static vit_status load_blocks(struct vit_loader *loader)
             status = loader->family->finish_block(loader, &vit->blocks[i], prefix.text);
         if (status == VIT_OK)
             status = load_packed_block(&loader->base, &vit->blocks[i]);
+        load_attention_products(&loader->base, &vit->blocks[i].attention, vit->tokens, vit->width);
     }
     vit->mlp_width = status == VIT_OK ? vit->blocks[0].mlp.fc2.in : 0;
     return status;
@@ -323,7 +324,7 @@ static vit_status load_heads(const struct vit_loader *loader)
         status = load_linear(base, &vit->head_distilled, loader->names.head_distilled, vit->classes, vit->width,
                              BIAS_REQUIRED);
     if (status == VIT_OK && vit->pooling == POOL_DISTILLED)
-        status = load_packed(base, &vit->head_distilled);
+        status = load_packed_head(base, &vit->head_distilled);
     return status;
 }
 

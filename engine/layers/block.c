@@ -1,43 +1,15 @@
 /*
  * block.c - the encoder block, one image at a time: the image's activations and the layer's weights stay in cache,
- * and every product has the same shape whatever the batch, so results are bit-identical (see gemm.h).
+ * and results are bit-identical whatever the batch (see gemm.h and packed.h).
  */
 #include <string.h>
 
 #include "engine/layers/layers.h"
 
-void norm_forward(const struct norm *norm, const struct compute *compute, float *y, const float *x, size_t rows,
-                  size_t width)
-{
-    compute->kernels->layernorm(y, x, norm->weight, norm->bias, norm->eps, rows, width);
-}
-
-void mlp_forward(const struct mlp *mlp, const struct compute *compute, float *hidden, float *x, const float *normed,
-                 size_t rows, float *kept)
-{
-    const struct linear *fc1 = &mlp->fc1;
-    linear_multiply(fc1, compute, hidden, fc1->out, normed, fc1->in, rows, false);
-    if (kept != NULL)
-        memcpy(kept, hidden, rows * fc1->out * sizeof *kept);
-    compute->kernels->activate[mlp->activation](hidden, fc1->bias, rows, fc1->out);
-    linear_add(&mlp->fc2, compute, x, hidden, rows);
-}
-
 static void keep_values(const struct block_tape *tape, const float *qkv, size_t tokens, size_t width)
 {
     for (size_t i = 0; i < tokens; i++)
         memcpy(tape->values + i * width, qkv + (3 * i + 2) * width, width * sizeof *qkv);
-}
-
-/* Some rows of qkv's matrix, for some tokens: a part [rows, part] of each row of qkv, `offset` into it. */
-static void project_part(const struct linear *qkv, const struct compute *compute, float *out, const float *normed,
-                         size_t rows, size_t offset, size_t part)
-{
-    const struct linear some = {.weight = qkv->weight + offset * qkv->in, .in = qkv->in, .out = part,
-                                .panels = gemm_panels_from(qkv->panels, offset, qkv->in)};
-    linear_multiply(&some, compute, out + offset, qkv->out, normed, qkv->in, rows, false);
-    for (size_t i = 0; i < rows && qkv->bias != NULL; i++)
-        compute->kernels->add_bias(out + i * qkv->out + offset, qkv->bias + offset, 1, part);
 }
 
 void block_forward(const struct block *block, const struct compute *compute, const struct block_scratch *scratch,
@@ -49,8 +21,8 @@ void block_forward(const struct block *block, const struct compute *compute, con
     if (wanted == tokens) {
         linear_forward(&block->qkv, compute, scratch->qkv, scratch->normed, width, tokens);
     } else {
-        project_part(&block->qkv, compute, scratch->qkv, scratch->normed, wanted, 0, width);
-        project_part(&block->qkv, compute, scratch->qkv, scratch->normed, tokens, width, 2 * width);
+        linear_part(&block->qkv, compute, scratch->qkv, scratch->normed, wanted, 0, width);
+        linear_part(&block->qkv, compute, scratch->qkv, scratch->normed, tokens, width, 2 * width);
     }
     attention_forward(&block->attention, compute, scratch->attention, scratch->normed, scratch->qkv, tokens, wanted, width,
                       layer, observer);
@@ -72,10 +44,9 @@ void block_forward(const struct block *block, const struct compute *compute, con
 static void linear_backward(const struct linear *linear, const struct compute *compute, float *y, const float *gradient,
                             float scale, size_t rows)
 {
-    gemm_run(&(struct gemm){.m = rows, .n = linear->in, .k = linear->out, .alpha = scale, .beta = 0, .a = gradient,
-                            .lda = linear->out, .b = linear->weight, .ldb = linear->in, .b_transposed = false, .c = y,
-                            .ldc = linear->in},
-             compute->trace);
+    compute_gemm(compute, &(struct gemm){.m = rows, .n = linear->in, .k = linear->out, .alpha = scale, .beta = 0, .a = gradient,
+                                         .lda = linear->out, .b = linear->weight, .ldb = linear->in, .c = y,
+                                         .ldc = linear->in});
 }
 
 /* d score / d probabilities = d score / d output v^T, for each head */
@@ -88,11 +59,10 @@ static void attention_backward(const struct block *block, const struct compute *
     for (size_t first = 0; first < tokens; first += tile)
         for (size_t head = 0; head < heads; head++) {
             const size_t rows = tile < tokens - first ? tile : tokens - first;
-            gemm_run(&(struct gemm){.m = rows, .n = tokens, .k = head_width, .alpha = 1, .beta = 0,
-                                    .a = output_gradient + first * width + head * head_width, .lda = width,
-                                    .b = values + head * head_width, .ldb = width, .b_transposed = true,
-                                    .c = probabilities, .ldc = tokens},
-                     compute->trace);
+            compute_gemm(compute, &(struct gemm){.m = rows, .n = tokens, .k = head_width, .alpha = 1, .beta = 0,
+                                                 .a = output_gradient + first * width + head * head_width, .lda = width,
+                                                 .b = values + head * head_width, .ldb = width, .b_transposed = true,
+                                                 .c = probabilities, .ldc = tokens});
             observer->attention(observer->context,
                                 &(struct attention_view){.layer = layer, .head = head, .matrix = probabilities,
                                                          .first = first, .rows = rows, .queries = tokens,
@@ -124,5 +94,5 @@ void block_backward(const struct block *block, const struct compute *compute, co
 
     float *output_gradient = scratch->qkv; /* [T, C] */
     linear_backward(&block->proj, compute, output_gradient, gradient, 1, tokens);
-    attention_backward(block, compute, scratch->attention, output_gradient, tape->values, tokens, layer, observer);
+    attention_backward(block, compute, compute->scratch[0], output_gradient, tape->values, tokens, layer, observer);
 }

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { TILE_FLOATS = 128 * 1024, TILE_STEP = 16 };
+enum { TILE_FLOATS = 128 * 1024, TILE_STEP = 12 };
 
 struct sliding sliding_padded(size_t kernel, size_t stride, size_t padding, size_t height, size_t width)
 {
@@ -87,30 +87,62 @@ static size_t tile_rows(const struct conv *conv)
     return least < positions ? least : positions;
 }
 
-size_t conv_floats(const struct conv *conv)
+static struct linear linear_of(const struct conv *conv)
 {
-    return is_linear(&conv->sliding) ? 0 : tile_rows(conv) * conv->sliding.kernel * conv->sliding.kernel * conv->in;
+    return (struct linear){.weight = conv->weight, .bias = conv->bias,
+                           .in = conv->sliding.kernel * conv->sliding.kernel * conv->in, .out = conv->out,
+                           .packed = conv->packed};
 }
 
-void conv_forward(const struct conv *conv, const struct compute *compute, float *memory, float *out, const float *map,
-                  bool add)
+size_t conv_scratch(const struct conv *conv)
 {
-    const struct linear linear = {.weight = conv->weight, .bias = conv->bias,
-                                  .in = conv->sliding.kernel * conv->sliding.kernel * conv->in, .out = conv->out,
-                                  .panels = conv->panels};
+    const struct linear linear = linear_of(conv);
+    const size_t unfolded = is_linear(&conv->sliding) ? 0 : tile_rows(conv) * linear.in;
+    const size_t sizes[] = {unfolded, conv->packed.products != NULL ? packed_scratch(conv->packed.products, linear.in) : 0};
+    size_t starts[2];
+    return parts_lay_out(starts, sizes, 2);
+}
+
+struct conv_call {
+    const struct conv *conv;
+    const struct compute *compute;
+    float *out;
+    const float *map;
+    bool add;
+};
+
+/* A tile of positions; the thread's scratch holds its unfolding, and after it the products' operand. */
+static void conv_tile(void *argument, size_t index, float *scratch)
+{
+    const struct conv_call *call = argument;
+    const struct conv *conv = call->conv;
+    const struct linear linear = linear_of(conv);
+    const size_t tile = tile_rows(conv), first = index * tile, left = sliding_positions(&conv->sliding) - first;
+    const size_t sizes[] = {tile * linear.in, 0}, count = left < tile ? left : tile;
+    size_t starts[2];
+    parts_lay_out(starts, sizes, 2);
+    float *const rest[] = {scratch + starts[1]};
+    const struct compute alone = {.kernels = call->compute->kernels, .scratch = rest, .profile = call->compute->profile};
+    const vit_stage before = compute_enter(&alone, VIT_STAGE_PACKING);
+    unfold(scratch, call->map, &conv->sliding, conv->in, first, count);
+    compute_enter(&alone, before);
+    if (call->add)
+        linear_add(&linear, &alone, call->out + first * conv->out, scratch, count);
+    else
+        linear_forward(&linear, &alone, call->out + first * conv->out, scratch, linear.in, count);
+}
+
+void conv_forward(const struct conv *conv, const struct compute *compute, float *out, const float *map, bool add)
+{
+    const struct linear linear = linear_of(conv);
     const size_t positions = sliding_positions(&conv->sliding);
-    const bool unfolds = !is_linear(&conv->sliding);
-    const size_t tile = unfolds ? tile_rows(conv) : positions;
-    for (size_t first = 0; first < positions; first += tile) {
-        const size_t count = tile < positions - first ? tile : positions - first;
-        if (unfolds)
-            unfold(memory, map, &conv->sliding, conv->in, first, count);
-        const float *rows = unfolds ? memory : map;
-        if (add)
-            linear_add(&linear, compute, out + first * conv->out, rows, count);
-        else
-            linear_forward(&linear, compute, out + first * conv->out, rows, linear.in, count);
-    }
+    struct conv_call call = {conv, compute, out, map, add};
+    if (!is_linear(&conv->sliding))
+        compute_parts(compute, (positions + tile_rows(conv) - 1) / tile_rows(conv), conv_tile, &call);
+    else if (add)
+        linear_add(&linear, compute, out, map, positions);
+    else
+        linear_forward(&linear, compute, out, map, linear.in, positions);
 }
 
 /* ---- pooling ---- */

@@ -25,7 +25,7 @@ struct conv {
     const float *weight; /* [out, k*k*in], in the order (row, column, channel) */
     const float *bias;   /* [out] or NULL */
     size_t in, out;
-    const float *panels; /* the weight packed (see gemm.h), or NULL */
+    struct packed packed; /* see struct linear */
     struct sliding sliding;
 };
 
@@ -35,11 +35,10 @@ void pixels_to_map(float *map, const float *pixels, size_t height, size_t width)
 /* rows [count, k*k*C] of the positions from `first` on, each in the order (row, column, channel), padded with 0. */
 void unfold(float *rows, const float *map, const struct sliding *sliding, size_t channels, size_t first, size_t count);
 
-/* Floats of working memory for conv_forward(). */
-size_t conv_floats(const struct conv *conv);
+/* Floats of each thread's scratch for conv_forward(). */
+size_t conv_scratch(const struct conv *conv);
 /* out [positions, conv->out]; with add it is added to. */
-void conv_forward(const struct conv *conv, const struct compute *compute, float *memory, float *out, const float *map,
-                  bool add);
+void conv_forward(const struct conv *conv, const struct compute *compute, float *out, const float *map, bool add);
 
 /* Each channel's largest value in the window; padding counts as `padding`. */
 void max_pool(float *out, const float *map, const struct sliding *sliding, const struct compute *compute,

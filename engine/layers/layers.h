@@ -10,21 +10,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "engine/math/gemm.h"
-#include "engine/math/kernels/kernels.h"
-
-/* How to compute: fixed for one run of one session. */
-struct compute {
-    const struct kernels *kernels;
-    struct gemm_trace *trace; /* NULL except in benchmarks */
-};
+#include "engine/layers/compute.h"
 
 /* y = x weight^T + bias */
 struct linear {
     const float *weight; /* [out, in] */
     const float *bias;   /* [out] or NULL */
     size_t in, out;
-    const float *panels; /* the weight packed (see gemm.h), or NULL */
+    struct packed packed; /* the weight, for vitd's own products; products NULL: OpenBLAS reads it as it is */
 };
 
 struct norm {
@@ -78,6 +71,7 @@ struct attention {
     const struct windows *windows; /* NULL: every token attends to every token */
     const float *padding;          /* [3*C]: q, k and v of a padded slot, the qkv bias; NULL: zeros */
     const float *mixing, *mixing_bias; /* [NH, NH], [NH]; or NULL */
+    const struct products *products;   /* for q k^T and A v; NULL: OpenBLAS */
 };
 
 /* fc2(activation(fc1(x))) */
@@ -110,9 +104,10 @@ struct block_scratch {
  * floats. */
 size_t parts_lay_out(size_t *starts, const size_t *sizes, size_t count);
 
-/* y [rows, out] (+)= x [rows, in] weight^T, without the bias; strides: floats from one row to the next. */
-void linear_multiply(const struct linear *linear, const struct compute *compute, float *y, size_t y_stride,
-                     const float *x, size_t x_stride, size_t rows, bool add);
+/* y [rows, out] = x [rows, in] weight^T + bias, of a linear's rows of weight first .. first + count - 1 alone; y's rows are
+ * those of a whole result. */
+void linear_part(const struct linear *linear, const struct compute *compute, float *y, const float *x, size_t rows,
+                 size_t first, size_t count);
 
 /* y [rows, out] = x [rows, in] weight^T + bias; y has `out` floats per row, x has x_stride. */
 void linear_forward(const struct linear *linear, const struct compute *compute, float *y, const float *x,
@@ -130,8 +125,9 @@ void norm_forward(const struct norm *norm, const struct compute *compute, float 
 void mlp_forward(const struct mlp *mlp, const struct compute *compute, float *hidden, float *x, const float *normed,
                  size_t rows, float *kept);
 
-/* Floats of working memory for attention_forward(). */
+/* Floats of working memory for attention_forward(), and of each thread's scratch. */
 size_t attention_floats(const struct attention *attention, size_t tokens, size_t width);
+size_t attention_scratch(const struct attention *attention, size_t tokens, size_t width);
 
 /* out [T, C] (heads side by side) from qkv [T, 3*C]; without windows only the first `wanted` rows, whose q is all of q
  * that is read. observer may be NULL. */

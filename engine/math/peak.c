@@ -16,16 +16,14 @@ static double seconds_now(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-double vit_peak_flops(void)
+double vit_peak_flops(vit_dtype dtype)
 {
-    const struct kernels *kernels = kernels_best();
-    float x[PEAK_FLOATS];
+    const struct products *tables[MAX_PRODUCTS];
     double best = 0;
-    for (size_t i = 0; i < PEAK_FLOATS; i++)
-        x[i] = (float)i / PEAK_FLOATS;
+    products_available(tables, dtype);
     for (int i = 0; i < TRIES; i++) {
         const double start = seconds_now();
-        const double flops = 2.0 * (double)kernels->multiply_adds(x, ROUNDS);
+        const double flops = 2.0 * (double)tables[0]->multiply_adds(ROUNDS);
         const double rate = flops / (seconds_now() - start);
         best = rate > best ? rate : best;
     }

@@ -124,6 +124,8 @@ static vit_status fill(struct vit_model *model, const cJSON *config, const char 
     folder.weights = &model->weights;
     folder.preprocess = &model->preprocess;
     folder.image_size = options != NULL ? options->image_size : 0;
+    folder.dtype = options != NULL ? options->dtype : VIT_DTYPE_FP32;
+    folder.scratch = &model->scratch;
     if (folder.image_size > MAX_IMAGE_SIZE)
         return vit_error_set(err, VIT_ERR_ARGUMENT, "an image size of %zu: at most %d is possible", folder.image_size,
                              MAX_IMAGE_SIZE);
@@ -134,7 +136,7 @@ static vit_status fill(struct vit_model *model, const cJSON *config, const char 
         return status;
     model->info.architecture = model->arch->name;
     model->info.layout = folder.layout == LAYOUT_TIMM ? "timm" : "transformers";
-    model->info.dtype = "fp32";
+    model->info.dtype = vit_dtype_name(folder.dtype);
     model->info.stored_dtype = stored_dtype(&model->weights.tensors);
     const struct arch_inside inside = model_inside(model);
     model->info.filters = inside.filters != NULL;
@@ -142,7 +144,7 @@ static vit_status fill(struct vit_model *model, const cJSON *config, const char 
     model->info.parameters = model->weights.parameters;
     model->info.preprocess = &model->preprocess;
     model->kernels = kernels_best();
-    if (model->kernels->panel_columns > 0) /* the large weights are packed, and only LeGrad reads them as stored */
+    if (products_best(folder.dtype) != NULL) /* the large weights are packed, and only LeGrad reads them as stored */
         tensors_forget_pages(&model->weights.tensors);
     return VIT_OK;
 }

@@ -12,6 +12,7 @@ struct vit_model {
     const struct arch *arch;
     void *state; /* the architecture's */
     const struct kernels *kernels;
+    size_t scratch; /* floats, of each thread */
     struct weights weights;
     char **labels; /* [classes] */
 };

@@ -1,7 +1,6 @@
 /* session.c - the working memory of one thread, and the run of a batch in it. */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "engine/base/error.h"
 #include "engine/base/finite.h"
@@ -13,6 +12,9 @@ struct vit_session {
     const vit_model *model;
     size_t max_batch;
     float *memory; /* as arch->memory() says for max_batch */
+    float **scratch; /* [threads] of model->scratch floats */
+    size_t threads;
+    const vit_team *team; /* or NULL */
     struct arch_image *images;  /* [max_batch] */
     struct raw_map *raw;        /* [max_batch] */
     struct distance_map *distances; /* [max_batch] */
@@ -50,9 +52,6 @@ static void lay_out_legrad(struct legrad *legrad, const vit_model *model, struct
     const vit_model_info *info = &model->info;
     const struct block *blocks = model->arch->blocks(model->state);
     const size_t tokens = info->tokens, width = info->width, hidden = blocks[0].mlp.fc1.out;
-    size_t attention = 0;
-    for (size_t i = 0; i < info->layers; i++)
-        attention = size_larger(attention, attention_floats(&blocks[i].attention, tokens, width));
     *legrad = (struct legrad){
         .info = info,
         .blocks = blocks,
@@ -61,7 +60,6 @@ static void lay_out_legrad(struct legrad *legrad, const vit_model *model, struct
         .tapes = legrad->tapes,
         .scratch = {.normed = piece(pieces, tokens, width),
                     .qkv = piece(pieces, tokens, width),
-                    .attention = piece(pieces, 1, attention),
                     .hidden = piece(pieces, tokens, hidden),
                     .row = piece(pieces, 1, hidden)},
         .gradient = piece(pieces, 1, width),
@@ -123,6 +121,30 @@ static bool allocate(vit_session *session, size_t bytes)
     return session->distances[0].table != NULL && allocate_explanations(session);
 }
 
+static bool allocate_scratch(vit_session *session, size_t threads)
+{
+    const size_t bytes = (session->model->scratch * sizeof(float) + 63) / 64 * 64 + 64; /* never of no bytes */
+    float **scratch = realloc(session->scratch, threads * sizeof *scratch);
+    if (scratch == NULL)
+        return false;
+    session->scratch = scratch;
+    while (session->threads < threads) {
+        scratch[session->threads] = aligned_alloc(64, bytes);
+        if (scratch[session->threads] == NULL)
+            return false;
+        session->threads++;
+    }
+    return true;
+}
+
+vit_status vit_session_set_team(vit_session *session, const vit_team *team, vit_error *err)
+{
+    if (team != NULL && team->threads > session->threads && !allocate_scratch(session, team->threads))
+        return vit_error_set(err, VIT_ERR_NO_MEMORY, "no memory for a team of %zu threads", team->threads);
+    session->team = team;
+    return VIT_OK;
+}
+
 vit_status vit_session_create(vit_session **session, const vit_model *model, size_t max_batch, vit_error *err)
 {
     size_t bytes;
@@ -134,7 +156,7 @@ vit_status vit_session_create(vit_session **session, const vit_model *model, siz
         return vit_error_set(err, VIT_ERR_NO_MEMORY, "no memory for batches of up to %zu images", max_batch);
     }
     *created = (vit_session){.model = model, .max_batch = max_batch};
-    if (!allocate(created, bytes)) {
+    if (!allocate(created, bytes) || !allocate_scratch(created, 1)) {
         vit_session_free(created);
         return vit_error_set(err, VIT_ERR_NO_MEMORY,
                              "no memory for batches of up to %zu of the model's %zux%zu images", max_batch,
@@ -148,6 +170,9 @@ void vit_session_free(vit_session *session)
 {
     if (session == NULL)
         return;
+    for (size_t i = 0; i < session->threads; i++)
+        free(session->scratch[i]);
+    free(session->scratch);
     free(session->memory);
     free(session->images);
     free(session->raw);
@@ -274,7 +299,7 @@ static vit_status check_logits(const vit_session *session, const vit_item *items
 vit_status vit_session_run(vit_session *session, const vit_item *items, size_t count, vit_error *err)
 {
     const vit_model *model = session->model;
-    const struct compute compute = {.kernels = model->kernels};
+    const struct compute compute = {.kernels = model->kernels, .scratch = session->scratch, .team = session->team};
     size_t together = 0;
     vit_status status = check(session, items, count, err);
     if (status != VIT_OK) {
@@ -297,51 +322,44 @@ vit_status vit_session_run(vit_session *session, const vit_item *items, size_t c
     return check_logits(session, items, count, err);
 }
 
-/* ---- the cost of the products ---- */
+/* ---- where time goes ---- */
 
-static double seconds_now(void)
+const char *vit_stage_name(vit_stage stage)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+    static const char *const names[VIT_STAGE_COUNT] = {"gemm", "attention", "softmax", "layernorm", "activation", "packing",
+                                                       "other"};
+    return names[stage];
 }
 
-/* One forward pass over black images, for the calls it makes. The calls refer to pixels and logits. */
-static vit_status trace_forward(vit_session *session, size_t count, const float *pixels, float *logits,
-                                struct gemm_trace *trace, vit_error *err)
+static void run_profile(vit_session *session, size_t count, const float *pixels, float *logits, struct profile *profile)
 {
     const vit_model *model = session->model;
-    const struct compute compute = {.kernels = model->kernels, .trace = trace};
+    const struct compute compute = {.kernels = model->kernels, .scratch = session->scratch, .profile = profile};
     for (size_t i = 0; i < count; i++)
         session->images[i] = (struct arch_image){.pixels = pixels, .logits = logits};
+    profile->stage = VIT_STAGE_OTHER;
+    profile->since = seconds_now();
     model->arch->forward(model->state, &compute, session->memory, session->images, count);
-    if (trace->out_of_memory)
-        return vit_error_set(err, VIT_ERR_NO_MEMORY, "no memory to trace a forward pass");
-    return VIT_OK;
+    compute_enter(&compute, VIT_STAGE_OTHER);
 }
 
-vit_status vit_session_gemm_floor(vit_session *session, size_t count, double *flops, double *seconds, vit_error *err)
+vit_status vit_session_profile(vit_session *session, size_t count, double *flops, double *seconds, vit_error *err)
 {
     const vit_model_info *info = &session->model->info;
-    struct gemm_trace trace = {.counts_only = seconds == NULL};
+    struct profile profile = {.counts_only = seconds == NULL};
     vit_status status = check_count(session, count, err);
     if (status != VIT_OK)
         return status;
     float *pixels = calloc(3 * info->image_height * info->image_width, sizeof *pixels);
     float *logits = calloc(info->classes, sizeof *logits);
-    if (pixels == NULL || logits == NULL)
-        status = vit_error_set(err, VIT_ERR_NO_MEMORY, "no memory to trace a forward pass");
-    else
-        status = trace_forward(session, count, pixels, logits, &trace, err);
-    if (status == VIT_OK) {
-        double start = seconds_now();
-        for (size_t i = 0; i < trace.count && seconds != NULL; i++)
-            gemm_run(&trace.calls[i], NULL);
+    if (pixels == NULL || logits == NULL) {
+        status = vit_error_set(err, VIT_ERR_NO_MEMORY, "no memory to profile a forward pass");
+    } else {
+        run_profile(session, count, pixels, logits, &profile);
+        *flops = profile.flops;
         if (seconds != NULL)
-            *seconds = seconds_now() - start;
-        *flops = gemm_trace_flops(&trace);
+            memcpy(seconds, profile.seconds, sizeof profile.seconds);
     }
-    gemm_trace_release(&trace);
     free(pixels);
     free(logits);
     return status;

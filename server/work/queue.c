@@ -8,7 +8,8 @@
  *   1. a full batch, if a model has one ready: the cheapest way to serve many;
  *   2. a partial batch whose oldest image has waited max_delay_us: steady uploads must not starve it;
  *   3. the next pending image, to decode it: batches grow while there is something to decode;
- *   4. a partial batch, since nothing is left to decode and waiting could only add latency.
+ *   4. a partial batch, since nothing is left to decode and waiting could only add latency;
+ *   5. a part in another worker's run, if that one has called for help: an image alone is answered by all cores.
  *
  * When nothing is pending, the images at hand are shared evenly among the workers that are free or about to be (those
  * decoding now): with idle cores, two batches of four finish earlier than one of eight.
@@ -24,6 +25,7 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 struct list {
@@ -37,8 +39,11 @@ struct queue {
     pthread_cond_t work;
     size_t waiting;             /* images with room reserved */
     size_t idle, decoding;      /* workers */
+    struct team *calling;       /* for so many more of the idle workers */
+    size_t called;
     bool closed;
     double image_seconds;       /* moving average of queue_record_cost(), 0 before the first */
+    atomic_bool has_work;       /* something is pending or ready; read without the mutex */
     struct list pending;
     struct list ready[];        /* [models] */
 };
@@ -63,6 +68,19 @@ static struct job_image *take_first(struct list *list)
     list->count--;
     image->next = NULL;
     return image;
+}
+
+static bool anything_ready(const struct queue *queue)
+{
+    for (size_t i = 0; i < queue->limits.models; i++)
+        if (queue->ready[i].count)
+            return true;
+    return false;
+}
+
+static void note_work(struct queue *queue)
+{
+    atomic_store_explicit(&queue->has_work, queue->pending.count > 0 || anything_ready(queue), memory_order_relaxed);
 }
 
 struct queue *queue_create(const struct queue_limits *limits)
@@ -109,6 +127,7 @@ void queue_push(struct queue *queue, struct job *job)
     size_t count = job->image_count;
     for (size_t i = 0; i < count; i++)
         append(&queue->pending, &job->images[i]);
+    note_work(queue);
     size_t wake = count < queue->idle ? count : queue->idle;
     while (wake--)
         pthread_cond_signal(&queue->work);
@@ -149,39 +168,78 @@ static size_t share_of(const struct queue *queue, const struct list *list)
     return share < count ? share : count;
 }
 
-static bool anything_ready(const struct queue *queue)
+static void wait_for_work(struct queue *queue)
 {
-    for (size_t i = 0; i < queue->limits.models; i++)
-        if (queue->ready[i].count)
-            return true;
-    return false;
-}
-
-enum queue_work queue_take(struct queue *queue, struct job_image **images, size_t *count)
-{
-    enum queue_work work = QUEUE_STOP;
-    pthread_mutex_lock(&queue->mutex);
-    while (!queue->pending.count && !anything_ready(queue) && !queue->closed) {
+    while (!queue->pending.count && !anything_ready(queue) && !queue->closed && !queue->called) {
         queue->idle++;
         pthread_cond_wait(&queue->work, &queue->mutex);
         queue->idle--;
     }
+}
+
+/* With the mutex held, and work that is not 5. in the list above. */
+static enum queue_work take(struct queue *queue, struct queue_task *task)
+{
     struct list *batch = choose(queue, job_clock_us());
-    *count = 0;
     if (batch) {
-        work = QUEUE_RUN;
-        for (size_t share = share_of(queue, batch); *count < share; (*count)++)
-            images[*count] = take_first(batch);
-        queue->waiting -= *count;
-    } else if (queue->pending.count) {
-        work = QUEUE_DECODE;
-        images[(*count)++] = take_first(&queue->pending);
-        queue->decoding++;
+        for (size_t share = share_of(queue, batch); task->count < share; task->count++)
+            task->images[task->count] = take_first(batch);
+        queue->waiting -= task->count;
+        return QUEUE_RUN;
     }
+    if (queue->pending.count) {
+        task->images[task->count++] = take_first(&queue->pending);
+        queue->decoding++;
+        return QUEUE_DECODE;
+    }
+    return QUEUE_STOP;
+}
+
+enum queue_work queue_take(struct queue *queue, struct queue_task *task)
+{
+    pthread_mutex_lock(&queue->mutex);
+    wait_for_work(queue);
+    task->count = 0;
+    enum queue_work work = take(queue, task);
+    if (work == QUEUE_STOP && queue->called) {
+        work = QUEUE_HELP;
+        task->team = queue->calling;
+        queue->called--;
+        team_join(task->team);
+    }
+    note_work(queue);
     if (queue->idle && (queue->pending.count || anything_ready(queue)))
         pthread_cond_signal(&queue->work);
     pthread_mutex_unlock(&queue->mutex);
     return work;
+}
+
+size_t queue_call(struct queue *queue, struct team *team)
+{
+    pthread_mutex_lock(&queue->mutex);
+    const bool free_hands = queue->idle && !queue->called && !queue->pending.count && !anything_ready(queue);
+    const size_t called = free_hands ? queue->idle : 0;
+    if (called) {
+        queue->calling = team;
+        queue->called = called;
+        pthread_cond_broadcast(&queue->work);
+    }
+    pthread_mutex_unlock(&queue->mutex);
+    return called;
+}
+
+void queue_dismiss(struct queue *queue, struct team *team)
+{
+    pthread_mutex_lock(&queue->mutex);
+    if (queue->calling == team)
+        queue->called = 0;
+    pthread_mutex_unlock(&queue->mutex);
+}
+
+bool queue_has_work(void *argument)
+{
+    struct queue *queue = argument;
+    return atomic_load_explicit(&queue->has_work, memory_order_relaxed);
 }
 
 void queue_ready(struct queue *queue, struct job_image *image)
@@ -189,6 +247,7 @@ void queue_ready(struct queue *queue, struct job_image *image)
     pthread_mutex_lock(&queue->mutex);
     queue->decoding--;
     append(&queue->ready[image->job->model], image);
+    note_work(queue);
     pthread_mutex_unlock(&queue->mutex);
 }
 

@@ -12,6 +12,7 @@
 #include <stddef.h>
 
 #include "server/work/job.h"
+#include "server/work/team.h"
 
 struct queue;
 
@@ -34,12 +35,27 @@ void queue_unreserve(struct queue *queue, size_t count);
 /* Hands over a job for whose images room is reserved. It belongs to the workers until job->done. */
 void queue_push(struct queue *queue, struct job *job);
 
-enum queue_work { QUEUE_STOP, QUEUE_DECODE, QUEUE_RUN };
+enum queue_work { QUEUE_STOP, QUEUE_DECODE, QUEUE_RUN, QUEUE_HELP };
+
+/* What a worker takes. */
+struct queue_task {
+    struct job_image **images; /* room for max_batch, the worker's */
+    size_t count;
+    struct team *team;
+};
 
 /* Blocks until there is something to do. QUEUE_DECODE: images[0] is to be decoded and returned by queue_ready() or
  * queue_dropped(). QUEUE_RUN: images[0 .. *count) (room for max_batch) of one model are to be run, and no longer
- * belong to the queue. QUEUE_STOP: closed and nothing left for this worker. */
-enum queue_work queue_take(struct queue *queue, struct job_image **images, size_t *count);
+ * belong to the queue. QUEUE_HELP: team is joined, and to be helped by team_help() until queue_has_work(). QUEUE_STOP:
+ * closed and nothing left for this worker. */
+enum queue_work queue_take(struct queue *queue, struct queue_task *task);
+
+/* Calls the workers that have nothing to do to an open team; returns how many may come. Nobody comes any more after
+ * queue_dismiss(), which must precede team_close(). */
+size_t queue_call(struct queue *queue, struct team *team);
+void queue_dismiss(struct queue *queue, struct team *team);
+/* Whether a helper had better take something; the argument is the queue. */
+bool queue_has_work(void *queue);
 /* The image taken for decoding waits for a batch from now on; image->ready_us says since when. */
 void queue_ready(struct queue *queue, struct job_image *image);
 /* The image taken for decoding will not be run. */

@@ -20,7 +20,8 @@ struct worker {
     struct workers *pool;
     pthread_t thread;
     vit_session **sessions;    /* [models] */
-    struct job_image **images; /* [max_batch] */
+    struct team *team;         /* this worker leads it */
+    struct queue_task task;    /* its images [max_batch] */
     vit_item *items;           /* [max_batch] */
 };
 
@@ -210,6 +211,21 @@ static void finish_run(struct worker *worker, struct job_image *image, size_t co
     finish(image);
 }
 
+/* Runs worker->items, with whoever has nothing else to do. */
+static vit_status run_together(struct worker *worker, vit_session *session, size_t count, vit_error *error)
+{
+    struct queue *queue = worker->pool->setup.queue;
+    vit_team team;
+    team_open(worker->team, &team);
+    team.threads += queue_call(queue, worker->team);
+    vit_status status = vit_session_set_team(session, team.threads > 1 ? &team : NULL, error);
+    if (status == VIT_OK)
+        status = vit_session_run(session, worker->items, count, error);
+    queue_dismiss(queue, worker->team);
+    team_close(worker->team);
+    return status;
+}
+
 static void run(struct worker *worker, struct job_image **images, size_t count)
 {
     const struct workers_setup *setup = &worker->pool->setup;
@@ -219,7 +235,7 @@ static void run(struct worker *worker, struct job_image **images, size_t count)
     if (!count)
         return;
     vit_error error = {{0}};
-    vit_status status = vit_session_run(worker->sessions[model], worker->items, count, &error);
+    vit_status status = run_together(worker, worker->sessions[model], count, &error);
     const double seconds = (double)(job_clock_us() - start) / 1e6;
     metrics_batch(setup->metrics, (int)model, count);
     metrics_duration(setup->metrics, DURATION_INFERENCE, (int)model, seconds);
@@ -256,9 +272,13 @@ static vit_status warm_up(struct worker *worker, size_t model, vit_error *err)
         vit_session_create(&worker->sessions[model], setup->registry->entries[model].model, setup->max_batch, err);
     if (status != VIT_OK)
         return status;
+    const vit_team largest = {.threads = setup->threads};
+    status = vit_session_set_team(worker->sessions[model], &largest, err); /* its memory, before it is needed */
+    if (status == VIT_OK)
+        status = vit_session_set_team(worker->sessions[model], NULL, err);
     float *pixels = calloc(3 * info->image_height * info->image_width, sizeof *pixels);
     float *logits = floats(info->classes ? info->classes : 1);
-    if (!pixels || !logits)
+    if (status == VIT_OK && (!pixels || !logits))
         status = fail(err, VIT_ERR_NO_MEMORY, "out of memory");
     if (status == VIT_OK)
         status = vit_session_run(worker->sessions[model], &(vit_item){.pixels = pixels, .logits = logits}, 1, err);
@@ -271,9 +291,10 @@ static vit_status prepare(struct worker *worker, vit_error *err)
 {
     const struct workers_setup *setup = &worker->pool->setup;
     worker->sessions = calloc(setup->registry->count, sizeof(vit_session *));
-    worker->images = calloc(setup->max_batch, sizeof(struct job_image *));
+    worker->team = team_create();
+    worker->task.images = calloc(setup->max_batch, sizeof(struct job_image *));
     worker->items = calloc(setup->max_batch, sizeof *worker->items);
-    if (!worker->sessions || !worker->images || !worker->items)
+    if (!worker->sessions || !worker->team || !worker->task.images || !worker->items)
         return fail(err, VIT_ERR_NO_MEMORY, "out of memory");
     for (size_t i = 0; i < setup->registry->count; i++) {
         vit_error why = {{0}};
@@ -307,18 +328,20 @@ static void *worker_main(void *argument)
 
     enum queue_work work = QUEUE_STOP;
     do {
-        size_t count = 0;
-        work = status == VIT_OK ? queue_take(queue, worker->images, &count) : QUEUE_STOP;
+        work = status == VIT_OK ? queue_take(queue, &worker->task) : QUEUE_STOP;
         if (work == QUEUE_DECODE)
-            decode(worker, worker->images[0]);
+            decode(worker, worker->task.images[0]);
         else if (work == QUEUE_RUN)
-            run_batch(worker, worker->images, count);
+            run_batch(worker, worker->task.images, worker->task.count);
+        else if (work == QUEUE_HELP)
+            team_help(worker->task.team, queue_has_work, queue);
     } while (work != QUEUE_STOP);
 
     for (size_t i = 0; worker->sessions && i < worker->pool->setup.registry->count; i++)
         vit_session_free(worker->sessions[i]);
     free(worker->sessions);
-    free(worker->images);
+    team_free(worker->team);
+    free(worker->task.images);
     free(worker->items);
     return NULL;
 }

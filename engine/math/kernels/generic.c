@@ -224,14 +224,6 @@ static void random_features(float *y, const float *x, size_t x_stride, size_t wi
     }
 }
 
-static size_t multiply_adds(float *x, size_t rounds)
-{
-    for (size_t round = 0; round < rounds; round++)
-        for (size_t i = 0; i < 12; i++)
-            x[i] = 0.5f * x[i] + 0.25f;
-    return 12 * rounds;
-}
-
 static void add_positive(float *sums, const float *x, size_t rows, size_t n)
 {
     for (; rows > 0; rows--, x += n)
@@ -261,6 +253,5 @@ const struct kernels kernels_generic = {
     .maximum = maximum,
     .multiply_add = multiply_add,
     .random_features = random_features,
-    .multiply_adds = multiply_adds,
     .add_positive = add_positive,
 };

@@ -1,9 +1,8 @@
 /*
- * kernels.h - products with packed weights, and the elementwise and row-wise operations between matrix products: one
- * table per instruction set.
+ * kernels.h - the elementwise and row-wise operations between matrix products: one table per instruction set.
  *
  * generic.c is plain C on libm: it always builds and is what the others are tested against. avx2.c and avx512.c
- * compile vector.h and panels.h for 8 and 16 lanes. A row's result depends on that row alone.
+ * compile vector.h for 8 and 16 lanes. A row's result depends on that row alone.
  */
 #ifndef ENGINE_MATH_KERNELS_KERNELS_H
 #define ENGINE_MATH_KERNELS_KERNELS_H
@@ -19,8 +18,6 @@ enum activation {
     ACTIVATION_SWIGLU, /* gated: n inputs give n / 2 results */
     ACTIVATION_COUNT
 };
-
-enum { PEAK_FLOATS = 12 * 16 };
 
 struct kernels {
     const char *name;
@@ -69,17 +66,6 @@ struct kernels {
     /* y [rows, n] = scale exp(y - |x|^2 / 2) with x [rows, width], x_stride from row to row: the positive random features
      * of Performers (arXiv 2009.14794) from y = w x. */
     void (*random_features)(float *y, const float *x, size_t x_stride, size_t width, float scale, size_t rows, size_t n);
-
-    /* c [m, n] (+)= a [m, k] b, with b packed in panels of panel_columns columns: [n / panel_columns, k, panel_columns],
-     * the last one filled up with zeros. An element's bits depend on its row and column alone, not on m. NULL, and 0, in
-     * the generic table: OpenBLAS is faster than plain C. */
-    size_t panel_columns;
-    void (*multiply_panels)(float *c, size_t ldc, const float *a, size_t lda, const float *panels, size_t m, size_t n,
-                            size_t k, bool add);
-
-    /* For benchmarks: x = 0.5 x + 0.25, `rounds` times, in as many independent registers as keep the units busy, which x
-     * [PEAK_FLOATS] fills in part. Returns the number of multiply-adds. */
-    size_t (*multiply_adds)(float *x, size_t rounds);
 
     /* sums [n] += the sum over the rows of max(0, x [rows, n]). */
     void (*add_positive)(float *sums, const float *x, size_t rows, size_t n);

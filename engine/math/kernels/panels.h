@@ -1,9 +1,13 @@
 /*
- * panels.h - products with a matrix that was packed once, for the instruction set whose file includes this after vector.h.
+ * panels.h - multiply() of a products table, for a file that is compiled for the instruction set. Before including this
+ * it defines, after lanes.h,
  *
- * Panels: the columns of b [k, n] in groups of PANEL = 2 * LANES, each group [k, PANEL], the last filled up with zeros.
- * A tile of rows of c stays in registers over all of k: 12 x 2 of AVX-512's 32, 6 x 2 of AVX2's 16. An element is the sum
- * over k in order, one multiply-add after the other: its bits depend on its row of a and its column of b, not on m.
+ *     sum_vec                              a vector of sums
+ *     sum_vec dot(sum_vec, ivec, ivec)     adds the product of words of a and of b
+ *     void store_sums(float *c, sum_vec, sum_vec, const struct operand *, size_t row, const struct panel *, bool add)
+ *                                          a whole row of the panel's columns
+ *
+ * A tile of rows stays in registers over all of k: 12 x 2 vectors of AVX-512's 32, 6 x 2 of AVX2's 16.
  */
 #if LANES == 16
 #define TILE 12
@@ -11,60 +15,70 @@
 #define TILE 6
 #endif
 
-enum { PANEL = 2 * LANES, BLOCK_ROWS = 96 }; /* BLOCK_ROWS rows of a stay in cache while the panels pass */
+enum { PANEL = 2 * LANES };
 
-/* c [rows, columns], rows <= TILE a constant, from a panel. */
-static inline __attribute__((always_inline)) void multiply_tile(float *c, size_t ldc, const float *a, size_t lda,
-                                                                 const float *panel, size_t rows, size_t columns,
-                                                                 size_t k, bool add)
+/* c [rows, columns], rows <= TILE a constant, for the rows of the operand from `first` on. */
+static inline __attribute__((always_inline)) void multiply_tile(float *c, size_t ldc, const struct operand *operand,
+                                                                 const struct panel *panel, size_t first, size_t rows,
+                                                                 size_t columns, size_t words, bool add)
 {
-    vec sums[TILE][2];
+    const word *a = operand->words + first * operand->stride, *b = panel->words;
+    const size_t stride = operand->stride;
+    sum_vec sums[TILE][2];
 #pragma GCC unroll 12
     for (size_t i = 0; i < rows; i++)
-        sums[i][0] = sums[i][1] = splat(0);
-    for (size_t q = 0; q < k; q++, panel += PANEL) {
-        const vec left = load(panel), right = load(panel + LANES);
+        sums[i][0] = sums[i][1] = (sum_vec){0};
+    for (size_t w = 0; w < words; w++, b += PANEL) {
+        const ivec left = load_words(b), right = load_words(b + LANES);
 #pragma GCC unroll 12
         for (size_t i = 0; i < rows; i++) {
-            sums[i][0] += a[i * lda + q] * left;
-            sums[i][1] += a[i * lda + q] * right;
+            const ivec x = (ivec){0} + (int32_t)a[i * stride + w];
+            sums[i][0] = dot(sums[i][0], x, left);
+            sums[i][1] = dot(sums[i][1], x, right);
         }
     }
 #pragma GCC unroll 12
     for (size_t i = 0; i < rows; i++) {
-        float row[PANEL], *out = c + i * ldc;
+        float row[PANEL] = {0}, *out = c + (first + i) * ldc;
         if (columns == PANEL) {
-            store(out, add ? load(out) + sums[i][0] : sums[i][0]);
-            store(out + LANES, add ? load(out + LANES) + sums[i][1] : sums[i][1]);
+            store_sums(out, sums[i][0], sums[i][1], operand, first + i, panel, add);
             continue;
         }
-        store(row, sums[i][0]);
-        store(row + LANES, sums[i][1]);
-        for (size_t j = 0; j < columns; j++)
-            out[j] = add ? out[j] + row[j] : row[j];
+        if (add)
+            memcpy(row, out, columns * sizeof *row);
+        store_sums(row, sums[i][0], sums[i][1], operand, first + i, panel, add);
+        memcpy(out, row, columns * sizeof *row);
     }
 }
 
 /* Whole tiles, then fours, then single rows: constants to the compiler. */
-static void multiply_panel(float *c, size_t ldc, const float *a, size_t lda, const float *panel, size_t rows,
-                           size_t columns, size_t k, bool add)
+static void multiply(float *c, size_t ldc, const struct operand *operand, const struct panel *panel, size_t rows,
+                     size_t columns, size_t words, bool add)
 {
     size_t i = 0;
     for (; i + TILE <= rows; i += TILE)
-        multiply_tile(c + i * ldc, ldc, a + i * lda, lda, panel, TILE, columns, k, add);
+        multiply_tile(c, ldc, operand, panel, i, TILE, columns, words, add);
     for (; i + 4 <= rows; i += 4)
-        multiply_tile(c + i * ldc, ldc, a + i * lda, lda, panel, 4, columns, k, add);
+        multiply_tile(c, ldc, operand, panel, i, 4, columns, words, add);
     for (; i < rows; i++)
-        multiply_tile(c + i * ldc, ldc, a + i * lda, lda, panel, 1, columns, k, add);
+        multiply_tile(c, ldc, operand, panel, i, 1, columns, words, add);
 }
 
-static void multiply_panels(float *c, size_t ldc, const float *a, size_t lda, const float *panels, size_t m, size_t n,
-                            size_t k, bool add)
+static size_t multiply_adds(size_t rounds)
 {
-    for (size_t row = 0; row < m; row += BLOCK_ROWS) {
-        const size_t rows = m - row < BLOCK_ROWS ? m - row : BLOCK_ROWS;
-        for (size_t column = 0; column < n; column += PANEL)
-            multiply_panel(c + row * ldc + column, ldc, a + row * lda, lda, panels + column * k, rows,
-                           n - column < PANEL ? n - column : PANEL, k, add);
+    enum { REGISTERS = 12 };
+    volatile int32_t source = 0x01010101; /* no constant to the compiler */
+    const ivec a = (ivec){0} + source, b = a;
+    sum_vec sums[REGISTERS], total = {0};
+    for (int i = 0; i < REGISTERS; i++)
+        sums[i] = (sum_vec){0};
+    for (size_t round = 0; round < rounds; round++) {
+#pragma GCC unroll 12
+        for (int i = 0; i < REGISTERS; i++)
+            sums[i] = dot(sums[i], a, b);
     }
+    for (int i = 0; i < REGISTERS; i++)
+        total += sums[i];
+    source = total[0] > 0; /* nor a result nobody wants */
+    return REGISTERS * LANES * DEPTH * rounds;
 }

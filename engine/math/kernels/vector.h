@@ -10,47 +10,9 @@
  */
 #include <math.h>
 #include <stdbool.h>
-#include <stdint.h>
-#include <string.h>
 
 #include "engine/math/kernels/kernels.h"
-
-typedef float vec __attribute__((vector_size(LANES * 4)));
-typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
-typedef float vec_unaligned __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
-
-static inline vec splat(float value)
-{
-    return value - (vec){0};
-}
-
-static inline vec load(const float *p)
-{
-    return *(const vec_unaligned *)p;
-}
-
-static inline void store(float *p, vec value)
-{
-    *(vec_unaligned *)p = value;
-}
-
-static inline vec load_part(const float *p, size_t count, float padding)
-{
-    vec value = splat(padding);
-    memcpy(&value, p, count * sizeof *p);
-    return value;
-}
-
-static inline void store_part(float *p, vec value, size_t count)
-{
-    memcpy(p, &value, count * sizeof *p);
-}
-
-/* mask ? a : b, lane by lane; mask is all ones or all zeros as comparisons give it. */
-static inline vec choose(ivec mask, vec a, vec b)
-{
-    return (vec)((mask & (ivec)a) | (~mask & (ivec)b));
-}
+#include "engine/math/kernels/lanes.h"
 
 static inline vec vec_max(vec a, vec b)
 {
@@ -60,14 +22,6 @@ static inline vec vec_max(vec a, vec b)
 static inline vec vec_abs(vec x)
 {
     return (vec)((ivec)x & 0x7fffffff);
-}
-
-static inline float sum_lanes(vec x)
-{
-    float sum = 0;
-    for (int i = 0; i < LANES; i++)
-        sum += x[i];
-    return sum;
 }
 
 /* exp(x) = 2^n exp(r), n = round(x log2 e), |r| <= ln(2)/2, exp(r) by its Taylor series to r^7 (remainder below
@@ -453,22 +407,6 @@ static void random_features(float *y, const float *x, size_t x_stride, size_t wi
     }
 }
 
-static size_t multiply_adds(float *x, size_t rounds)
-{
-    enum { REGISTERS = 12 };
-    vec r[REGISTERS];
-    for (int i = 0; i < REGISTERS; i++)
-        r[i] = load(x + i * LANES);
-    for (size_t round = 0; round < rounds; round++) {
-#pragma GCC unroll 12
-        for (int i = 0; i < REGISTERS; i++)
-            r[i] = r[i] * 0.5f + 0.25f;
-    }
-    for (int i = 0; i < REGISTERS; i++)
-        store(x + i * LANES, r[i]);
-    return REGISTERS * LANES * rounds;
-}
-
 static void add_positive(float *sums, const float *x, size_t rows, size_t n)
 {
     const size_t whole = n - n % LANES;
@@ -479,8 +417,6 @@ static void add_positive(float *sums, const float *x, size_t rows, size_t n)
             sums[i] += x[i] > 0 ? x[i] : 0;
     }
 }
-
-#include "engine/math/kernels/panels.h"
 
 const struct kernels KERNELS = {
     .name = KERNELS_NAME,
@@ -504,8 +440,5 @@ const struct kernels KERNELS = {
     .maximum = maximum,
     .multiply_add = multiply_add,
     .random_features = random_features,
-    .multiply_adds = multiply_adds,
-    .panel_columns = PANEL,
-    .multiply_panels = multiply_panels,
     .add_positive = add_positive,
 };

@@ -1,0 +1,127 @@
+#include "engine/layers/compute.h"
+
+#include <string.h>
+#include <time.h>
+
+/* ---- threads ---- */
+
+/* What the team's threads see of a call. */
+struct parts {
+    const struct compute *compute;
+    void (*function)(void *argument, size_t index, float *scratch);
+    void *argument;
+};
+
+static void run_part(void *argument, size_t index, size_t thread)
+{
+    const struct parts *parts = argument;
+    parts->function(parts->argument, index, parts->compute->scratch[thread]);
+}
+
+void compute_parts(const struct compute *compute, size_t parts,
+                   void (*function)(void *argument, size_t index, float *scratch), void *argument)
+{
+    struct parts call = {compute, function, argument};
+    if (compute->team != NULL && parts > 1)
+        compute->team->run(compute->team->context, parts, run_part, &call);
+    else
+        for (size_t i = 0; i < parts; i++)
+            function(argument, i, compute->scratch[0]);
+}
+
+struct ranges {
+    size_t rows, each;
+    void (*function)(void *argument, size_t first, size_t count, float *scratch);
+    void *argument;
+};
+
+static void run_range(void *argument, size_t index, float *scratch)
+{
+    const struct ranges *ranges = argument;
+    const size_t first = index * ranges->each, left = ranges->rows - first;
+    ranges->function(ranges->argument, first, left < ranges->each ? left : ranges->each, scratch);
+}
+
+void compute_rows(const struct compute *compute, size_t rows,
+                  void (*function)(void *argument, size_t first, size_t count, float *scratch), void *argument)
+{
+    enum { STEP = 4 }; /* rows that products take together */
+    const size_t threads = compute->team != NULL ? compute->team->threads : 1;
+    const size_t each = ((rows + threads - 1) / threads + STEP - 1) / STEP * STEP;
+    struct ranges ranges = {rows, each, function, argument};
+    if (rows > 0)
+        compute_parts(compute, (rows + each - 1) / each, run_range, &ranges);
+}
+
+/* ---- products ---- */
+
+static void count(const struct compute *compute, size_t m, size_t n, size_t k)
+{
+    if (compute->profile != NULL)
+        compute->profile->flops += 2.0 * (double)m * (double)n * (double)k;
+}
+
+static bool counts_only(const struct compute *compute)
+{
+    return compute->profile != NULL && compute->profile->counts_only;
+}
+
+static void clear(float *c, size_t ldc, size_t rows, size_t n)
+{
+    for (size_t row = 0; row < rows; row++)
+        memset(c + row * ldc, 0, n * sizeof *c);
+}
+
+void compute_packed(const struct compute *compute, const struct packed *b, float *c, size_t ldc, const float *a, size_t lda,
+                    float factor, size_t rows, bool add, float *scratch)
+{
+    count(compute, rows, b->n, b->k);
+    if (counts_only(compute)) {
+        clear(c, ldc, rows, b->n);
+        return;
+    }
+    const size_t step = packed_block_rows(b->products, b->k);
+    for (size_t first = 0; first < rows; first += step) {
+        const size_t here = rows - first < step ? rows - first : step;
+        const float *from = a + first * lda;
+        struct operand operand = packed_as_it_is(from, lda);
+        if (!packed_takes(b, lda, factor)) {
+            const vit_stage before = compute_enter(compute, VIT_STAGE_PACKING);
+            operand = packed_operand(b, scratch);
+            b->products->convert(&operand, from, lda, factor, here, b->k);
+            compute_enter(compute, before);
+        }
+        packed_multiply(b, c + first * ldc, ldc, &operand, here, add);
+    }
+}
+
+void compute_gemm(const struct compute *compute, const struct gemm *gemm)
+{
+    count(compute, gemm->m, gemm->n, gemm->k);
+    if (counts_only(compute))
+        clear(gemm->c, gemm->ldc, gemm->m, gemm->n);
+    else
+        gemm_run(gemm);
+}
+
+/* ---- the clock ---- */
+
+double seconds_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+vit_stage compute_enter(const struct compute *compute, vit_stage stage)
+{
+    struct profile *profile = compute->profile;
+    if (profile == NULL)
+        return VIT_STAGE_OTHER;
+    const vit_stage before = profile->stage;
+    const double now = seconds_now();
+    profile->seconds[before] += now - profile->since;
+    profile->since = now;
+    profile->stage = stage;
+    return before;
+}

@@ -1,0 +1,56 @@
+/* int8.h - the int8 products for LANES lanes, on VNNI's VPDPBUSD, which the including file gives as dot(). */
+#include <float.h>
+#include <math.h>
+
+/* (sum - zero * sum of the column) * (scale of the row * scale of the column) */
+static inline vec scaled(ivec sums, const struct operand *operand, size_t row, const struct panel *panel, size_t column)
+{
+    const ivec whole = sums - operand->zeros[row] * load_words(panel->sums + column);
+    return __builtin_convertvector(whole, vec) * (operand->scales[row] * load(panel->scales + column));
+}
+
+static inline void store_sums(float *c, ivec left, ivec right, const struct operand *operand, size_t row,
+                              const struct panel *panel, bool add)
+{
+    const vec first = scaled(left, operand, row, panel, 0), second = scaled(right, operand, row, panel, LANES);
+    store(c, add ? load(c) + first : first);
+    store(c + LANES, add ? load(c + LANES) + second : second);
+}
+
+#include "engine/math/kernels/panels.h"
+
+/* The smallest and largest of factor * x and 0; *broken is NaN if x holds what is not finite, else 0. */
+static void find_range(const float *x, float factor, size_t k, float *least, float *most, float *broken)
+{
+    vec low = {0}, high = {0}, nothing = {0};
+    for (size_t i = 0; i < k; i += LANES) {
+        const vec v = factor * (k - i >= LANES ? load(x + i) : load_part(x + i, k - i, 0));
+        low = choose(v < low, v, low);
+        high = choose(v > high, v, high);
+        nothing += v * 0.0f;
+    }
+    *least = *most = 0;
+    for (size_t i = 0; i < LANES; i++) {
+        *least = low[i] < *least ? low[i] : *least;
+        *most = high[i] > *most ? high[i] : *most;
+    }
+    *broken = sum_lanes(nothing);
+}
+
+static void convert(const struct operand *operand, const float *a, size_t lda, float factor, size_t rows, size_t k)
+{
+    for (size_t row = 0; row < rows; row++, a += lda) {
+        float least, most, broken;
+        find_range(a, factor, k, &least, &most, &broken);
+        const float scale = (most - least) / 255.0f, inverse = scale > FLT_MIN ? 1.0f / scale : 0;
+        const int32_t zero = (int32_t)rintf(-least * inverse);
+        uint8_t *out = (uint8_t *)(operand->words + row * operand->stride);
+        operand->scales[row] = scale + broken;
+        operand->zeros[row] = zero;
+        for (size_t i = 0; i < k; i += LANES) {
+            const vec x = k - i >= LANES ? load(a + i) : load_part(a + i, k - i, 0);
+            store_bytes(out + i, round_to_int(factor * x * inverse) + zero, k - i);
+        }
+        memset(out + k, 0, (4 - k % 4) % 4);
+    }
+}

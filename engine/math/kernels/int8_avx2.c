@@ -1,0 +1,41 @@
+/* int8_avx2.c - int8 products by AVX-VNNI; the Makefile compiles this file for the instruction set. */
+#if defined(__x86_64__)
+#define LANES 8
+#include <immintrin.h>
+#include <stdbool.h>
+
+#include "engine/math/kernels/lanes.h"
+#include "engine/math/kernels/products.h"
+
+enum { DEPTH = 4 };
+typedef ivec sum_vec;
+
+static inline ivec dot(ivec sum, ivec a, ivec b)
+{
+    return (ivec)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)a, (__m256i)b);
+}
+
+static inline ivec round_to_int(vec x)
+{
+    return (ivec)_mm256_cvtps_epi32((__m256)x);
+}
+
+/* The lanes, bounded to 0 .. 255; the first `count` of them. */
+static inline void store_bytes(uint8_t *out, ivec values, size_t count)
+{
+    const __m128i low = _mm256_castsi256_si128((__m256i)values), high = _mm256_extracti128_si256((__m256i)values, 1);
+    const __m128i words = _mm_packs_epi32(low, high), bytes = _mm_packus_epi16(words, words);
+    memcpy(out, &bytes, count < LANES ? count : LANES);
+}
+
+#include "engine/math/kernels/int8.h"
+
+const struct products products_int8_avx2 = {
+    .name = "int8 avx-vnni",
+    .depth = DEPTH,
+    .columns = PANEL,
+    .convert = convert,
+    .multiply = multiply,
+    .multiply_adds = multiply_adds,
+};
+#endif

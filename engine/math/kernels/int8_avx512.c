@@ -1,0 +1,40 @@
+/* int8_avx512.c - int8 products by AVX-512 VNNI; the Makefile compiles this file for the instruction set. */
+#if defined(__x86_64__)
+#define LANES 16
+#include <immintrin.h>
+#include <stdbool.h>
+
+#include "engine/math/kernels/lanes.h"
+#include "engine/math/kernels/products.h"
+
+enum { DEPTH = 4 };
+typedef ivec sum_vec;
+
+static inline ivec dot(ivec sum, ivec a, ivec b)
+{
+    return (ivec)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)a, (__m512i)b);
+}
+
+static inline ivec round_to_int(vec x)
+{
+    return (ivec)_mm512_cvtps_epi32((__m512)x);
+}
+
+/* The lanes, bounded to 0 .. 255; the first `count` of them. */
+static inline void store_bytes(uint8_t *out, ivec values, size_t count)
+{
+    const __m128i bytes = _mm512_cvtusepi32_epi8(_mm512_max_epi32((__m512i)values, _mm512_setzero_si512()));
+    memcpy(out, &bytes, count < LANES ? count : LANES);
+}
+
+#include "engine/math/kernels/int8.h"
+
+const struct products products_int8_avx512 = {
+    .name = "int8 avx512-vnni",
+    .depth = DEPTH,
+    .columns = PANEL,
+    .convert = convert,
+    .multiply = multiply,
+    .multiply_adds = multiply_adds,
+};
+#endif
