@@ -148,7 +148,7 @@ bench: $(BUILD)/vitd $(BUILD)/tests/http_load  ## speed of the engine and of the
 $(BUILD)/tests/http_load: tests/bench/http_load.c
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
-	$(Q)$(CC) $(BASE_FLAGS) $(CFLAGS) $(EXTRA) $(LDFLAGS) $^ -o $@
+	$(Q)$(CC) $(BASE_FLAGS) $(CFLAGS) $(EXTRA) $(LDFLAGS) $^ -lm -o $@
 
 bench-models: $(BUILD)/vitd  ## speed of each architecture at its published size, random weights (needs python3)
 	@tests/bench/architectures.sh $(BUILD)

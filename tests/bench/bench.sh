@@ -28,6 +28,6 @@ while [ -z "$port" ]; do
 done
 echo "HTTP, POST /classify, keep-alive, $(basename "$1"), ${seconds} s each:"
 for clients in 1 2 8 32; do
-    "$build/tests/http_load" 127.0.0.1 "$port" /classify "$clients" "$seconds" "$1"
+    "$build/tests/http_load" --clients "$clients" --seconds "$seconds" 127.0.0.1 "$port" /classify "$1"
 done
 awk '/VmHWM/ { printf "peak resident memory of the daemon: %.1f MB\n", $2 / 1024 }' "/proc/$pid/status"
