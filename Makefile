@@ -142,7 +142,7 @@ SECONDS_EACH ?= 60
 fuzz:  ## fuzz each parser for SECONDS_EACH (60) seconds with clang's libFuzzer (needs clang)
 	@BUILD=$(BUILD) INCLUDES="$(INCLUDES)" LIBS="$(SERVER_LIBS)" tests/fuzz/fuzz.sh $(SECONDS_EACH)
 
-bench: $(BUILD)/vitd $(BUILD)/tests/http_load  ## speed of the engine and of the daemon on this machine
+bench: $(BUILD)/vitd $(BUILD)/tests/http_load  ## speed of the engine and of the daemon here, and build/bench.json
 	@tests/bench/bench.sh $(BUILD)
 
 $(BUILD)/tests/http_load: tests/bench/http_load.c
