@@ -43,7 +43,7 @@ FUZZ_BIN   := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/tests/%)
 TEST_HELP  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(TEST_SRC),$(wildcard tests/*.c)))
 SERVER_LIB := $(filter-out $(BUILD)/server/main.o,$(SERVER_OBJ))
 
-.PHONY: all run test test-web bench bench-models asan tsan fuzz lint deps install uninstall clean help
+.PHONY: all run test test-web bench bench-models bench-vits asan tsan fuzz lint deps install uninstall clean help
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -152,6 +152,11 @@ $(BUILD)/tests/http_load: tests/bench/http_load.c
 
 bench-models: $(BUILD)/vitd  ## speed of each architecture at its published size, random weights (needs python3)
 	@tests/bench/architectures.sh $(BUILD)
+
+# make bench-vits VITS=vit-l DTYPES="fp32 bf16" THREADS=1
+VITS ?= vit-ti vit-s vit-b
+bench-vits: $(BUILD)/vitd  ## speed of plain ViTs (VITS), random weights, for each of DTYPES (fp32) (needs python3)
+	@THREADS=$${THREADS:-$$(nproc)} tests/bench/architectures.sh $(BUILD) $(VITS)
 
 lint:  ## include directions, shellcheck and cppcheck (the last two where installed)
 	@tests/lint.sh
