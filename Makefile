@@ -43,7 +43,7 @@ FUZZ_BIN   := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/tests/%)
 TEST_HELP  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(TEST_SRC),$(wildcard tests/*.c)))
 SERVER_LIB := $(filter-out $(BUILD)/server/main.o,$(SERVER_OBJ))
 
-.PHONY: all run test test-web bench bench-models asan tsan fuzz lint deps install uninstall clean help
+.PHONY: all run test test-web bench bench-models bench-vits asan tsan fuzz lint deps install uninstall clean help
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -155,16 +155,21 @@ SECONDS_EACH ?= 60
 fuzz:  ## fuzz each parser for SECONDS_EACH (60) seconds with clang's libFuzzer (needs clang)
 	@BUILD=$(BUILD) INCLUDES="$(INCLUDES)" LIBS="$(SERVER_LIBS)" tests/fuzz/fuzz.sh $(SECONDS_EACH)
 
-bench: $(BUILD)/vitd $(BUILD)/tests/http_load  ## speed of the engine and of the daemon on this machine
+bench: $(BUILD)/vitd $(BUILD)/tests/http_load  ## speed of the engine and of the daemon here, and build/bench.json
 	@tests/bench/bench.sh $(BUILD)
 
 $(BUILD)/tests/http_load: tests/bench/http_load.c
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
-	$(Q)$(CC) $(BASE_FLAGS) $(CFLAGS) $(EXTRA) $(LDFLAGS) $^ -o $@
+	$(Q)$(CC) $(BASE_FLAGS) $(CFLAGS) $(EXTRA) $(LDFLAGS) $^ -lm -o $@
 
 bench-models: $(BUILD)/vitd  ## speed of each architecture at its published size, random weights (needs python3)
 	@tests/bench/architectures.sh $(BUILD)
+
+# make bench-vits VITS=vit-l DTYPES="fp32 bf16" THREADS=1
+VITS ?= vit-ti vit-s vit-b
+bench-vits: $(BUILD)/vitd  ## speed of plain ViTs (VITS), random weights, for each of DTYPES (fp32) (needs python3)
+	@THREADS=$${THREADS:-$$(nproc)} tests/bench/architectures.sh $(BUILD) $(VITS)
 
 lint:  ## include directions, shellcheck and cppcheck (the last two where installed)
 	@tests/lint.sh
