@@ -1,5 +1,6 @@
 /* test_cli.c - the real binary ($VITD_BINARY, default build/vitd): exit statuses, and what it says where. */
 #include <check.h>
+#include <cjson/cJSON.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -341,11 +342,29 @@ START_TEST(test_serve_fails_clearly_at_start)
 }
 END_TEST
 
-START_TEST(test_bench_prints_the_floor)
+START_TEST(test_bench_measures_and_writes_json)
 {
-    assert_runs("bench --threads 1 --model tests/golden/vit-hf --image tests/golden/vit-hf/input.png");
-    assert_says(outcome.out, "GEMMs alone");
+    char path[32], line[256], text[16384] = "";
+    write_file(path, "");
+    snprintf(line, sizeof line, "bench --threads 2 --dtype int8 --json %s --model tests/golden/vit-hf --image "
+             "tests/golden/vit-hf/input.png", path);
+    assert_runs(line);
+    assert_says(outcome.out, "of peak");
+    assert_says(outcome.out, "int8   ms in gemm ");
     assert_says(outcome.out, "decode + preprocess + forward of tests/golden/vit-hf/input.png");
+    FILE *file = fopen(path, "r");
+    ck_assert_uint_gt(fread(text, 1, sizeof text - 1, file), 100);
+    fclose(file);
+    unlink(path);
+    cJSON *json = cJSON_Parse(text), *dtypes = cJSON_GetObjectItem(json, "dtypes");
+    ck_assert_int_eq(cJSON_GetArraySize(dtypes), 1);
+    const cJSON *measured = cJSON_GetArrayItem(dtypes, 0), *runs = cJSON_GetObjectItem(measured, "runs");
+    ck_assert_str_eq(cJSON_GetStringValue(cJSON_GetObjectItem(measured, "dtype")), "int8");
+    ck_assert_int_eq(cJSON_GetArraySize(runs), 5); /* 1 thread: batches of 1 and 8; 2: together, and both batches */
+    const cJSON *run;
+    cJSON_ArrayForEach(run, runs)
+        ck_assert_double_gt(cJSON_GetNumberValue(cJSON_GetObjectItem(run, "ms_per_image")), 0);
+    cJSON_Delete(json);
 }
 END_TEST
 
@@ -369,7 +388,7 @@ int main(void)
     tcase_add_test(tests, test_inspect_says_why_a_folder_cannot_run);
     tcase_add_test(tests, test_bench_of_what_is_not_there_fails);
     tcase_add_test(tests, test_serve_fails_clearly_at_start);
-    tcase_add_test(tests, test_bench_prints_the_floor);
+    tcase_add_test(tests, test_bench_measures_and_writes_json);
     suite_add_tcase(suite, tests);
     return suite_run(suite);
 }

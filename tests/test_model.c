@@ -79,14 +79,13 @@ static void *read_file(const char *path, size_t *length)
 }
 
 /* The expectations and the picture are "<stem>.safetensors" and ".png", for "expected" "input.png". */
-static void fixture_open_at(struct fixture *f, const char *name, const char *stem, size_t image_size)
+static void fixture_open_with(struct fixture *f, const char *name, const char *stem, const vit_options *options)
 {
     vit_error err = {""};
     char path[600];
     const char *tests = getenv("VITD_TESTS");
     snprintf(f->path, sizeof f->path, "%s/golden/%s", tests != NULL ? tests : "tests", name);
-    const vit_options options = {.image_size = image_size};
-    ck_assert_msg(vit_model_open(&f->model, f->path, &options, &err) == VIT_OK, "%s", err.message);
+    ck_assert_msg(vit_model_open(&f->model, f->path, options, &err) == VIT_OK, "%s", err.message);
     f->info = vit_model_describe(f->model);
     snprintf(path, sizeof path, "%s/%s.safetensors", f->path, stem);
     f->golden = golden_open(path);
@@ -105,7 +104,13 @@ static void fixture_open_at(struct fixture *f, const char *name, const char *ste
 
 static void fixture_open(struct fixture *f, const char *name)
 {
-    fixture_open_at(f, name, "expected", 0);
+    fixture_open_with(f, name, "expected", NULL);
+}
+
+static void fixture_open_as(struct fixture *f, const char *name, vit_dtype dtype)
+{
+    fixture_open_with(f, name, "expected", &(vit_options){.dtype = dtype});
+    ck_assert_str_eq(f->info->dtype, vit_dtype_name(dtype));
 }
 
 static void fixture_close(struct fixture *f)
@@ -468,7 +473,7 @@ START_TEST(test_larger_images_equal_reference)
         size_t image_size;
     } cases[] = {{"vit-timm", 96}, {"vit-hf", 72}};
     struct fixture f;
-    fixture_open_at(&f, cases[_i].name, "larger", cases[_i].image_size);
+    fixture_open_with(&f, cases[_i].name, "larger", &(vit_options){.image_size = cases[_i].image_size});
     ck_assert_uint_eq(f.info->image_height, cases[_i].image_size);
     const size_t count = 3 * cases[_i].image_size * cases[_i].image_size;
     memcpy(f.pixels, expected(&f, "pixel_values", count), count * sizeof *f.pixels);
@@ -581,10 +586,24 @@ static void free_item(vit_item *item)
 
 /* Images with and without explanations of every kind, in every order of one batch: each result, scores and map, is
  * bit for bit what the image gives alone without and with its explanation. */
+enum { TEAM = 3, DTYPES = VIT_DTYPE_INT8 + 1 };
+
+/* A team whose members take turns, from the last part to the first. */
+static void run_backwards(void *context, size_t parts, void (*part)(void *argument, size_t index, size_t thread),
+                          void *argument)
+{
+    (void)context;
+    for (size_t i = parts; i-- > 0;)
+        part(argument, i, i % TEAM);
+}
+
+static const vit_team team = {.threads = TEAM, .run = run_backwards};
+
+/* In each arithmetic, and whoever computes what. */
 START_TEST(test_mixed_batch_is_bit_identical)
 {
     struct fixture f;
-    fixture_open(&f, folders[_i].name);
+    fixture_open_as(&f, folders[_i / DTYPES].name, (vit_dtype)(_i % DTYPES));
     vit_error err;
     vit_session *session;
     const size_t n = f.info->classes, floats = 3 * f.info->image_height * f.info->image_width;
@@ -604,6 +623,7 @@ START_TEST(test_mixed_batch_is_bit_identical)
     for (size_t count = 1; count <= KINDS + 2; count++)
         for (size_t shift = 0; shift < KINDS; shift++) {
             vit_item items[KINDS + 2];
+            ck_assert_int_eq(vit_session_set_team(session, count % 2 ? &team : NULL, &err), VIT_OK);
             for (size_t i = 0; i < count; i++) {
                 const size_t kind = (i + shift) % KINDS;
                 items[i] = item_of_kind(kind, f.info);
@@ -653,12 +673,40 @@ START_TEST(test_session_refuses_bad_arguments)
 }
 END_TEST
 
+/* bf16 and int8 lose digits, and no more than digits: random weights are the worst that can happen to them. */
+START_TEST(test_dtypes_are_near_fp32)
+{
+    static const double bounds[DTYPES] = {0, 0.06, 0.12};
+    struct fixture f;
+    fixture_open(&f, folders[_i].name);
+    const size_t n = f.info->classes;
+    float *logits = malloc(2 * n * sizeof *logits);
+    run_one(&f, &(vit_item){.pixels = f.pixels, .logits = logits});
+    for (int dtype = VIT_DTYPE_BF16; dtype < DTYPES; dtype++) {
+        struct fixture other;
+        double largest = 0, difference = 0;
+        fixture_open_as(&other, folders[_i].name, (vit_dtype)dtype);
+        run_one(&other, &(vit_item){.pixels = f.pixels, .logits = logits + n});
+        for (size_t i = 0; i < n; i++) {
+            largest = fmax(largest, fabs((double)logits[i]));
+            difference = fmax(difference, fabs((double)logits[i] - (double)logits[n + i]));
+        }
+        ck_assert_double_gt(difference, 0); /* it is another arithmetic */
+        ck_assert_msg(difference <= bounds[dtype] * largest, "%s in %s: off by %g of the largest logit", folders[_i].name,
+                      other.info->dtype, difference / largest);
+        fixture_close(&other);
+    }
+    free(logits);
+    fixture_close(&f);
+}
+END_TEST
+
 /* Infinite pixels, between two sound images; merely huge ones survive the generic table, which sums in double. */
 START_TEST(test_overflowing_image_fails_alone)
 {
     enum { COUNT = 3 };
     struct fixture f;
-    fixture_open(&f, folders[_i].name);
+    fixture_open_as(&f, folders[_i / DTYPES].name, (vit_dtype)(_i % DTYPES));
     vit_error err = {""};
     vit_session *session = NULL;
     const size_t n = f.info->classes, floats = 3 * f.info->image_height * f.info->image_width;
@@ -758,8 +806,9 @@ int main(void)
     tcase_add_loop_test(tests, test_legrad_equals_reference, 0, FOLDER_COUNT);
     tcase_add_loop_test(tests, test_legrad_targets, 0, FOLDER_COUNT);
     tcase_add_loop_test(tests, test_attention_distances, 0, FOLDER_COUNT);
-    tcase_add_loop_test(tests, test_mixed_batch_is_bit_identical, 0, FOLDER_COUNT);
-    tcase_add_loop_test(tests, test_overflowing_image_fails_alone, 0, FOLDER_COUNT);
+    tcase_add_loop_test(tests, test_mixed_batch_is_bit_identical, 0, DTYPES *FOLDER_COUNT);
+    tcase_add_loop_test(tests, test_dtypes_are_near_fp32, 0, FOLDER_COUNT);
+    tcase_add_loop_test(tests, test_overflowing_image_fails_alone, 0, DTYPES *FOLDER_COUNT);
     tcase_add_test(tests, test_session_refuses_bad_arguments);
     tcase_add_test(tests, test_profile_counts_the_products);
     tcase_add_test(tests, test_scores_and_top_k);
