@@ -74,7 +74,7 @@ vit_status load_head(const struct loader *loader, struct linear *head, const cha
     vit_status status = load_tensor(loader, &head->weight, weight.text, shape, convolution ? 4 : 2);
     if (status == VIT_OK)
         status = load_bias(loader, &head->bias, name, shape[0], BIAS_REQUIRED);
-    return status == VIT_OK ? load_packed_head(loader, head) : status;
+    return status == VIT_OK ? load_packed_kept(loader, head) : status;
 }
 
 size_t load_count(const struct loader *loader, const char *prefix, const char *name)
@@ -173,18 +173,31 @@ static vit_status pack(const struct loader *loader, struct packed *packed, const
     if (status == VIT_OK) {
         *packed = packed_weight(products, memory, weight, in, out, in);
         need_scratch(loader, packed_scratch(products, in));
+        need_scratch(loader, packed_panel_floats(packed));
     }
     return status;
 }
 
-vit_status load_packed(const struct loader *loader, struct linear *linear)
+/* The weight has been packed, and nobody reads it any more. */
+static void drop(const struct loader *loader, const float **weight, const struct packed *packed)
 {
-    return pack(loader, &linear->packed, linear->weight, linear->out, linear->in, loader->folder->dtype);
+    if (packed->products == NULL)
+        return;
+    weights_drop(loader->folder->weights, *weight);
+    *weight = NULL;
 }
 
-vit_status load_packed_head(const struct loader *loader, struct linear *head)
+vit_status load_packed(const struct loader *loader, struct linear *linear)
 {
-    return pack(loader, &head->packed, head->weight, head->out, head->in, VIT_DTYPE_FP32);
+    vit_status status =
+        pack(loader, &linear->packed, linear->weight, linear->out, linear->in, loader->folder->dtype);
+    drop(loader, &linear->weight, &linear->packed);
+    return status;
+}
+
+vit_status load_packed_kept(const struct loader *loader, struct linear *linear)
+{
+    return pack(loader, &linear->packed, linear->weight, linear->out, linear->in, VIT_DTYPE_FP32);
 }
 
 void load_attention_products(const struct loader *loader, struct attention *attention, size_t tokens, size_t width)
@@ -197,7 +210,7 @@ vit_status load_packed_all(const struct loader *loader, struct linear *const *li
 {
     vit_status status = VIT_OK;
     for (size_t i = 0; i < count && status == VIT_OK; i++)
-        if (linears[i]->weight != NULL)
+        if (linears[i]->out > 0)
             status = load_packed(loader, linears[i]);
     return status;
 }
@@ -206,6 +219,7 @@ vit_status load_packed_conv(const struct loader *loader, struct conv *conv)
 {
     const size_t in = conv->sliding.kernel * conv->sliding.kernel * conv->in;
     vit_status status = pack(loader, &conv->packed, conv->weight, conv->out, in, loader->folder->dtype);
+    drop(loader, &conv->weight, &conv->packed);
     need_scratch(loader, conv_scratch(conv));
     return status;
 }

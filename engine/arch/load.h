@@ -63,11 +63,12 @@ vit_status load_derived(const struct loader *loader, float **values, size_t coun
 vit_status load_scaled(const struct loader *loader, struct linear *linear, const float *scale, float factor);
 
 /* Packs a linear's weight, or a convolution's, for vitd's own products in the folder's dtype (see packed.h), once it is
- * what it will be; a head's, whose results nothing evens out, in fp32. */
+ * what it will be; the weight itself is then gone, and NULL. The weights that somebody looks at beside are kept: the patch
+ * embedding's, and a head's, which are packed in fp32, since nothing evens out their rounding. */
 vit_status load_packed(const struct loader *loader, struct linear *linear);
 vit_status load_packed_conv(const struct loader *loader, struct conv *conv);
-vit_status load_packed_head(const struct loader *loader, struct linear *head);
-/* Those that have a weight; and the four of a block. */
+vit_status load_packed_kept(const struct loader *loader, struct linear *linear);
+/* Those that are there (out > 0); and the four of a block. */
 vit_status load_packed_all(const struct loader *loader, struct linear *const *linears, size_t count);
 vit_status load_packed_block(const struct loader *loader, struct block *block);
 /* The last step of an attention over so many tokens: which products it uses. bf16 in bf16, fp32 with int8 weights. */

@@ -125,7 +125,7 @@ static float *shortcut(const struct pass *pass, const struct mvit_block *block)
     const struct mvit_memory *memory = &pass->memory;
     const size_t prefix = pass->mvit->prefix * block->width;
     float *from = memory->tokens[0];
-    if (block->shortcut_attention.weight != NULL) {
+    if (block->shortcut_attention.out > 0) {
         from = memory->tokens[1];
         linear_forward(&block->shortcut_attention, pass->compute, from, memory->normed, block->in,
                        tokens_in(pass->mvit, block));
@@ -234,7 +234,7 @@ static void run_block(struct pass *pass, const struct mvit_block *block, size_t 
     linear_add(&block->proj, compute, x, memory->normed, queries);
 
     norm_forward(&block->norm2, compute, memory->normed, x, queries, block->width);
-    if (block->shortcut_mlp.weight != NULL) {
+    if (block->shortcut_mlp.out > 0) {
         x = x == memory->tokens[1] ? memory->tokens[2] : memory->tokens[1];
         linear_forward(&block->shortcut_mlp, compute, x, memory->normed, block->width, queries);
     }

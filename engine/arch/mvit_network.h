@@ -21,10 +21,10 @@ struct mvit_block {
     const float *relative_rows;    /* [query rows, key rows, HD] */
     const float *relative_columns; /* [query columns, key columns, HD] */
     struct linear proj;
-    struct linear shortcut_attention; /* of norm1(x); weight NULL: x itself */
+    struct linear shortcut_attention; /* of norm1(x); out 0: x itself */
     struct sliding shortcut_pool;     /* kernel 0: none */
     struct mlp mlp;
-    struct linear shortcut_mlp; /* of norm2(x); weight NULL: x itself */
+    struct linear shortcut_mlp; /* of norm2(x); out 0: x itself */
 };
 
 struct mvit {

@@ -53,5 +53,5 @@ vit_status patch_stem_load(struct vit_loader *loader)
     if (status == VIT_OK && !(vit->norm_pre.weight != NULL && load_find(base, bias.text) == NULL))
         status = load_tensor(base, &stem->embedding.bias, bias.text, &vit->width, 1);
     vit->stem.filters = stem->embedding.weight;
-    return status == VIT_OK ? load_packed(base, &stem->embedding) : status;
+    return status == VIT_OK ? load_packed_kept(base, &stem->embedding) : status;
 }

@@ -64,7 +64,7 @@ static void run_preactivated(const struct bottleneck *block, const struct comput
     memcpy(activated, map, in->height * in->width * block->conv1.in * sizeof *map);
     normalise(&block->norm1, compute, memory, activated, &block->conv1, false, 0);
     conv_forward(&block->conv1, compute, hidden, activated, false);
-    if (block->shortcut.weight != NULL)
+    if (block->shortcut.out > 0)
         conv_forward(&block->shortcut, compute, map, activated, false);
     normalise(&block->norm2, compute, memory, hidden, &block->conv2, false, 0);
     conv_forward(&block->conv2, compute, other, hidden, false);
@@ -83,7 +83,7 @@ static void run_postactivated(const struct bottleneck *block, const struct compu
     normalise(&block->norm2, compute, memory, other, &block->conv2, true, 0);
     conv_forward(&block->conv3, compute, hidden, other, false);
     normalise(&block->norm3, compute, memory, hidden, &block->conv3, true, -INFINITY);
-    if (block->shortcut.weight != NULL) {
+    if (block->shortcut.out > 0) {
         conv_forward(&block->shortcut, compute, shortcut, map, false);
         normalise(&block->shortcut_norm, compute, memory, shortcut, &block->shortcut, true, -INFINITY);
         memory->maps[0] = shortcut;

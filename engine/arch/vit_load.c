@@ -324,7 +324,7 @@ static vit_status load_heads(const struct vit_loader *loader)
         status = load_linear(base, &vit->head_distilled, loader->names.head_distilled, vit->classes, vit->width,
                              BIAS_REQUIRED);
     if (status == VIT_OK && vit->pooling == POOL_DISTILLED)
-        status = load_packed_head(base, &vit->head_distilled);
+        status = load_packed_kept(base, &vit->head_distilled);
     return status;
 }
 

@@ -18,7 +18,7 @@ void block_forward(const struct block *block, const struct compute *compute, con
     const size_t width = block->proj.in;
     const struct block_tape *tape = observer != NULL && observer->tapes != NULL ? &observer->tapes[layer] : NULL;
     norm_forward(&block->norm1, compute, scratch->normed, x, tokens, width);
-    if (wanted == tokens) {
+    if (wanted == tokens || !linear_divides(&block->qkv, width)) {
         linear_forward(&block->qkv, compute, scratch->qkv, scratch->normed, width, tokens);
     } else {
         linear_part(&block->qkv, compute, scratch->qkv, scratch->normed, wanted, 0, width);
@@ -40,13 +40,26 @@ void block_forward(const struct block *block, const struct compute *compute, con
 
 /* ---- backward ---- */
 
-/* y [rows, in] = scale * gradient [rows, out] weight */
+/* y [rows, in] = scale * gradient [rows, out] weight; of a packed weight panel by panel, each [in, columns]. */
 static void linear_backward(const struct linear *linear, const struct compute *compute, float *y, const float *gradient,
                             float scale, size_t rows)
 {
-    compute_gemm(compute, &(struct gemm){.m = rows, .n = linear->in, .k = linear->out, .alpha = scale, .beta = 0, .a = gradient,
-                                         .lda = linear->out, .b = linear->weight, .ldb = linear->in, .c = y,
-                                         .ldc = linear->in});
+    const struct packed *packed = &linear->packed;
+    struct gemm gemm = {.m = rows, .n = linear->in, .k = linear->out, .alpha = scale, .a = gradient, .lda = linear->out,
+                        .b = linear->weight, .ldb = linear->in, .c = y, .ldc = linear->in};
+    if (packed->products == NULL) {
+        compute_gemm(compute, &gemm);
+        return;
+    }
+    gemm.b_transposed = true;
+    gemm.ldb = packed->products->columns;
+    for (size_t first = 0; first < linear->out; first += gemm.ldb) {
+        gemm.k = linear->out - first < gemm.ldb ? linear->out - first : gemm.ldb;
+        gemm.a = gradient + first;
+        gemm.b = packed_panel(packed, first, compute->scratch[0]);
+        gemm.beta = first > 0 ? 1 : 0;
+        compute_gemm(compute, &gemm);
+    }
 }
 
 /* d score / d probabilities = d score / d output v^T, for each head */

@@ -14,10 +14,10 @@
 
 /* y = x weight^T + bias */
 struct linear {
-    const float *weight; /* [out, in] */
+    const float *weight; /* [out, in]; may be NULL once it is packed */
     const float *bias;   /* [out] or NULL */
     size_t in, out;
-    struct packed packed; /* the weight, for vitd's own products; products NULL: OpenBLAS reads it as it is */
+    struct packed packed; /* for vitd's own products; products NULL: OpenBLAS reads the weight as it is */
 };
 
 struct norm {
@@ -103,6 +103,9 @@ struct block_scratch {
 /* Places parts of a memory one after another, each on 64 bytes: fills in starts [count] and returns the whole, both in
  * floats. */
 size_t parts_lay_out(size_t *starts, const size_t *sizes, size_t count);
+
+/* Whether a part of the linear may begin there: anywhere, but in a packed one at a panel. */
+bool linear_divides(const struct linear *linear, size_t first);
 
 /* y [rows, out] = x [rows, in] weight^T + bias, of a linear's rows of weight first .. first + count - 1 alone; y's rows are
  * those of a whole result. */

@@ -67,10 +67,15 @@ void linear_add(const struct linear *linear, const struct compute *compute, floa
     run(&(struct call){linear, compute, x, linear->out, h, linear->in, true}, rows);
 }
 
+bool linear_divides(const struct linear *linear, size_t first)
+{
+    return linear->packed.products == NULL || first % linear->packed.products->columns == 0;
+}
+
 void linear_part(const struct linear *linear, const struct compute *compute, float *y, const float *x, size_t rows,
                  size_t first, size_t count)
 {
-    const struct linear part = {.weight = linear->weight + first * linear->in,
+    const struct linear part = {.weight = linear->weight != NULL ? linear->weight + first * linear->in : NULL,
                                 .bias = linear->bias != NULL ? linear->bias + first : NULL,
                                 .in = linear->in,
                                 .out = count,

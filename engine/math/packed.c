@@ -142,6 +142,37 @@ struct packed packed_columns(const struct packed *packed, size_t first, size_t c
     return part;
 }
 
+/* ---- unpacking ---- */
+
+size_t packed_panel_floats(const struct packed *packed)
+{
+    return packed->products->depth > 1 ? packed->k * packed->products->columns : 0;
+}
+
+static float value_of(const struct packed *packed, const word *panel, size_t first, size_t q, size_t column)
+{
+    const size_t depth = packed->products->depth;
+    const word *place = panel + q / depth * packed->products->columns + column;
+    if (is_scaled(packed->products))
+        return packed->scales[first + column] * (float)((const int8_t *)place)[q % depth];
+    const uint32_t bits = q % depth == 0 ? *place << 16 : *place & 0xffff0000u;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+const float *packed_panel(const struct packed *packed, size_t first, float *memory)
+{
+    const word *panel = packed->words + first * words_of(packed->products, packed->k);
+    const size_t columns = packed->products->columns;
+    if (packed->products->depth == 1)
+        return (const float *)panel;
+    for (size_t q = 0; q < packed->k; q++)
+        for (size_t column = 0; column < columns; column++)
+            memory[q * columns + column] = value_of(packed, panel, first, q, column);
+    return memory;
+}
+
 /* ---- multiplying ---- */
 
 /* Words from one converted row to the next. */

@@ -45,6 +45,11 @@ struct packed packed_view(const struct products *products, float *memory, size_t
 /* The columns first .. first + count - 1, first at a panel's beginning; else not packed. */
 struct packed packed_columns(const struct packed *packed, size_t first, size_t count);
 
+/* A panel's columns, from `first` on, as fp32: values [k, products->columns]; in memory [packed_panel_floats()] if they
+ * are not so already. */
+size_t packed_panel_floats(const struct packed *packed);
+const float *packed_panel(const struct packed *packed, size_t first, float *memory);
+
 /* The rows of a that are converted and multiplied at a time, the floats of memory that they need, and the operand in that
  * memory, 64-byte aligned. */
 size_t packed_block_rows(const struct products *products, size_t k);

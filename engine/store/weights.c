@@ -86,6 +86,16 @@ float *weights_allocate(struct weights *weights, size_t count)
     return memory;
 }
 
+void weights_drop(struct weights *weights, const float *values)
+{
+    for (size_t i = weights->owned_count; i-- > 0;) /* most often the last */
+        if (weights->owned[i] == values) {
+            free(weights->owned[i]);
+            weights->owned[i] = weights->owned[--weights->owned_count];
+            return;
+        }
+}
+
 /* Finds and checks a tensor and marks it used. */
 static vit_status take(struct weights *weights, const struct tensor **found, const char *name, const size_t *shape,
                        size_t rank, vit_error *err)

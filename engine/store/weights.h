@@ -38,6 +38,9 @@ vit_status weights_stack(struct weights *weights, const float **values, const ch
 /* Memory for numbers derived from the weights, 64-byte aligned, that lives as long as they do. NULL: there is none. */
 float *weights_allocate(struct weights *weights, size_t count);
 
+/* Gives such memory back, that of a converted tensor included; does nothing for values in the mapping. */
+void weights_drop(struct weights *weights, const float *values);
+
 /* VIT_ERR_UNSUPPORTED naming the first tensor that was not asked for and does not end in one of `ignored`. */
 vit_status weights_finish(const struct weights *weights, const char *architecture, const char *const *ignored,
                           size_t ignored_count, vit_error *err);

@@ -2,8 +2,8 @@
  * team.c - see team.h.
  *
  * `ticket` holds the number of the loop in its upper half and the next part in its lower half. Whoever moves the lower half
- * on by one has that part; since the loop cannot end before all of its parts have, what was read about the loop before was
- * right. The other atomics are written by the leader before it writes the ticket, and read after the ticket.
+ * on by one has that part. What was read about the loop between reading the ticket and moving it is right if the ticket was
+ * still the same: the leader changes it before it changes the rest (to NO_PART) and again after.
  *
  * Helpers sleep on `work`, counted in `sleeping`; the mutex orders that count with the ticket and `open`.
  */
@@ -15,6 +15,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <time.h>
+
+static const uint64_t NO_PART = UINT32_MAX;
 
 enum { SPINS = 4000, SPINS_BETWEEN_LOOKS = 64, SLEEP_NS = 1000000 };
 
@@ -74,9 +76,9 @@ static bool run_part(struct team *team, size_t thread)
 {
     uint64_t ticket = atomic_load_explicit(&team->ticket, memory_order_acquire);
     for (;;) {
-        const size_t parts = atomic_load_explicit(&team->parts, memory_order_relaxed);
-        part_function *part = atomic_load_explicit(&team->part, memory_order_relaxed);
-        void *argument = atomic_load_explicit(&team->argument, memory_order_relaxed);
+        const size_t parts = atomic_load_explicit(&team->parts, memory_order_acquire);
+        part_function *part = atomic_load_explicit(&team->part, memory_order_acquire);
+        void *argument = atomic_load_explicit(&team->argument, memory_order_acquire);
         if (next_part(ticket) >= parts)
             return false;
         if (atomic_compare_exchange_weak_explicit(&team->ticket, &ticket, ticket + 1, memory_order_acq_rel,
@@ -102,10 +104,11 @@ static void run_loop(void *context, size_t parts, part_function *part, void *arg
 {
     struct team *team = context;
     const uint64_t loop = (atomic_load_explicit(&team->ticket, memory_order_relaxed) >> 32) + 1;
+    atomic_store_explicit(&team->ticket, loop << 32 | NO_PART, memory_order_relaxed);
     atomic_store_explicit(&team->finished, 0, memory_order_relaxed);
-    atomic_store_explicit(&team->part, part, memory_order_relaxed);
-    atomic_store_explicit(&team->argument, argument, memory_order_relaxed);
-    atomic_store_explicit(&team->parts, parts, memory_order_relaxed);
+    atomic_store_explicit(&team->part, part, memory_order_release);
+    atomic_store_explicit(&team->argument, argument, memory_order_release);
+    atomic_store_explicit(&team->parts, parts, memory_order_release);
     atomic_store(&team->ticket, loop << 32); /* sequentially consistent, as the look at `sleeping` that follows */
     wake_sleepers(team);
     while (run_part(team, 0))
@@ -122,7 +125,6 @@ static void run_loop(void *context, size_t parts, part_function *part, void *arg
 void team_open(struct team *team, vit_team *lent)
 {
     atomic_store(&team->numbered, 1);
-    atomic_store(&team->parts, 0);
     atomic_store(&team->open, true);
     *lent = (struct vit_team){.threads = 1, .run = run_loop, .context = team};
 }
