@@ -179,7 +179,7 @@ static bool open_model(struct bench *bench, vit_dtype dtype, cJSON *json)
     return true;
 }
 
-static bool measure_dtype(struct bench *bench, vit_dtype dtype, cJSON *dtypes, bool explanations)
+static bool measure_dtype(struct bench *bench, vit_dtype dtype, cJSON *dtypes)
 {
     cJSON *json = cJSON_CreateObject();
     cJSON_AddItemToArray(dtypes, json);
@@ -190,7 +190,7 @@ static bool measure_dtype(struct bench *bench, vit_dtype dtype, cJSON *dtypes, b
         puts("dtype  threads  batch           ms per image   images/s   GFLOP/s  of peak");
         good = measure_speeds(bench, json, dtype) && measure_uploads(bench, json);
     }
-    if (good && explanations)
+    if (good && dtype == VIT_DTYPE_FP32 && !bench->cli->dtype_given)
         good = bench_explanations(bench->model, json);
     vit_model_free(bench->model);
     bench->model = NULL;
@@ -225,14 +225,12 @@ static bool is_wanted(const struct cli *cli, vit_dtype dtype)
 static bool run_bench(struct bench *bench)
 {
     cJSON *dtypes = cJSON_AddArrayToObject(bench->json, "dtypes");
-    bool good = true, first = true;
+    bool good = true;
     cJSON_AddStringToObject(bench->json, "model", bench->cli->config.models[0].name);
     measure_machine(bench);
     for (int dtype = 0; dtype < DTYPES && good; dtype++)
-        if (is_wanted(bench->cli, (vit_dtype)dtype)) {
-            good = measure_dtype(bench, (vit_dtype)dtype, dtypes, first);
-            first = false;
-        }
+        if (is_wanted(bench->cli, (vit_dtype)dtype))
+            good = measure_dtype(bench, (vit_dtype)dtype, dtypes);
     return good;
 }
 

@@ -2,11 +2,12 @@
 # Speed of the engine, and of the daemon over HTTP beside the same work back to back: a table on standard output, and
 # BUILD/bench.json. usage: tests/bench/bench.sh BUILD
 # Model and picture: DeiT-tiny and a 500x375 photograph of VITD_SHARED (../shared) where they are, else the bundled
-# model and a sample. BENCH_SECONDS (8): the length of each run over HTTP. All figures are of this machine and this run:
+# model and a sample. BENCH_SECONDS (8): the length of each run over HTTP. DTYPE (fp32): the daemon's. All figures are of this machine and this run:
 # compare the ratios. Needs GNU date.
 set -eu
 build=$1
 seconds=${BENCH_SECONDS:-8}
+dtype=${DTYPE:-fp32}
 shared=${VITD_SHARED:-../shared}
 unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE
 export LC_ALL=C # decimal points
@@ -28,8 +29,8 @@ trap 'stop; rm -rf "$folder"' EXIT
 
 # Prints the engine's table, and sets engine: its part of bench.json.
 measure_engine() {
-    "$build/vitd" bench --model "$model" --image "$image"
-    engine=null # ENGINE PART: the object that `vitd bench --json` prints goes here
+    "$build/vitd" bench --model "$model" --image "$image" --json "$folder/engine.json"
+    engine=$(cat "$folder/engine.json")
 }
 
 # Starts the daemon and waits until it is ready; sets pid, port and startup_ms, from before exec to the line in its log.
@@ -37,7 +38,7 @@ measure_engine() {
 start() {
     : >"$log"
     begun=$(date +%s%3N)
-    "$build/vitd" serve --model "$model" --port 0 2>"$log" &
+    "$build/vitd" serve --model "$model" --dtype "$dtype" --port 0 2>"$log" &
     pid=$!
     line=''
     while [ -z "$line" ]; do
@@ -86,8 +87,8 @@ measure() { # LABEL OPTION...
 }
 
 measure_http() {
-    printf '\nPOST /classify of %s, keep-alive, %s s each; load: CPU time of the load generator, of one core\n' \
-        "$(basename "$image")" "$seconds"
+    printf '\nPOST /classify of %s in %s, keep-alive, %s s each; load: CPU time of the load generator, of one core\n' \
+        "$(basename "$image")" "$dtype" "$seconds"
     echo "                      offered/s  images/s   p50 ms   p95 ms   p99 ms  failed    load"
     measure "1 client" --clients 1
     for clients in 2 8 32; do
@@ -105,7 +106,7 @@ write_json() {
     cpu=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1 | sed 's/["\\]//g')
     cat >"$build/bench.json" <<END
 {"vitd": "$("$build/vitd" --version | sed 's/.* //')", "cpu": "$cpu", "cpus": $(nproc),
- "model": "$(basename "$model")", "image": "$(basename "$image")", "seconds": $seconds,
+ "model": "$(basename "$model")", "image": "$(basename "$image")", "dtype": "$dtype", "seconds": $seconds,
  "startup_ms": $startup_ms, "ready_rss_mib": $ready_rss, "peak_rss_mib": $peak_rss,
  "http": [
   $runs],

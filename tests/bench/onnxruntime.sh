@@ -5,11 +5,10 @@
 #   ROUNDS (3)     the two take turns so often, lest a slow minute of the machine falls on one of them
 #   ORT            a folder whose node_modules holds onnxruntime-node (default: npm installs it in a scratch folder)
 #   VITD_SHARED    where peers/make_vit_onnx.py and peers/bench_ort.js are (default ../shared)
-# A round's figure is the median of its runs, for both. One thread is pinned to one CPU and takes one image. With two,
-# each of vitd's threads takes one image, ONNX Runtime's share a batch of two: the same work under way, and ms per image
-# is what the machine gets done, not how long one image waits.
-# others: the CPUs that everything else on the machine took meanwhile. ONNX Runtime's threads wait for each other and
-# vitd's do not, so a second process costs it far more: rows of two threads count only where others is near 0.
+# A round's figure is the median of its runs, for both. Each takes one image at a time, on one thread that is pinned to one
+# CPU, or on two that share it.
+# others: the CPUs that everything else on the machine took meanwhile. Threads that share an image wait for each other:
+# rows of two threads count only where others is near 0.
 set -eu
 build=$1
 shift
@@ -68,17 +67,13 @@ time_ort() { # SIZE DTYPE THREADS: ms per image to stdout
     [ "$2" != int8 ] || file=$folder/$1-int8.onnx
     case $1 in ti) runs=40 ;; s) runs=15 ;; *) runs=5 ;; esac
     cd "$ORT" # where bench_ort.js looks for node_modules
-    run "$3" node "$shared/peers/bench_ort.js" "$file" "$3" "$3" $runs
+    run "$3" node "$shared/peers/bench_ort.js" "$file" "$3" 1 $runs
     sed -n 's/.*"median_ms": *\([0-9.]*\).*/\1/p' "$folder/out"
 }
 
-# VITD: its figure is read from the table that `vitd bench` prints, until it prints JSON.
 time_vitd() { # SIZE DTYPE THREADS: ms per image to stdout
-    options=''
-    [ "$2" = fp32 ] || options="--dtype $2"
-    # shellcheck disable=SC2086 # two words or none
-    run "$3" "$build/vitd" bench --config "$folder/vitd.json" --model "$folder/vit-$1" --threads "$3" $options
-    awk -v threads="$3" '$1 == threads && $2 == 1 && NF > 5 { print $3 }' "$folder/out"
+    run "$3" "$build/vitd" bench --config "$folder/vitd.json" --model "$folder/vit-$1" --threads "$3" --dtype "$2"
+    awk -v threads="$3" '$2 == threads && $3 == 1 && $4 != "each" { print $(NF - 3) }' "$folder/out"
 }
 
 best() {
