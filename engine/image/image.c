@@ -84,8 +84,7 @@ vit_status image_allocate(vit_image *image, size_t width, size_t height, vit_err
 {
     size_t bytes;
     uint8_t *pixels = NULL;
-    if (!__builtin_mul_overflow(width, height, &bytes) && !__builtin_mul_overflow(bytes, 3, &bytes) &&
-        !__builtin_add_overflow(bytes, IMAGE_SLACK, &bytes))
+    if (!__builtin_mul_overflow(width, height, &bytes) && !__builtin_mul_overflow(bytes, 3, &bytes))
         pixels = malloc(bytes);
     if (pixels == NULL)
         return vit_error_set(err, VIT_ERR_NO_MEMORY, "no memory for an image of %zux%zu pixels", width,

@@ -12,9 +12,6 @@
 
 /* JPEG ends at 65500 by its own standard; the same bound for all keeps every side in 16 bits. */
 #define IMAGE_MAX_SIDE 65535u
-/* Bytes readable and writable behind the last pixel of an image from image_allocate(), for the vector loops.
- */
-#define IMAGE_SLACK 16u
 
 vit_status image_check_size(size_t width, size_t height, size_t max_pixels, vit_error *err);
 /* Uninitialised pixels [height, width, 3]; release with vit_image_release(). */
