@@ -7,8 +7,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "engine/base/error.h"
+
+#define HUGE_PAGE ((size_t)2 << 20)
 
 typedef vit_status decoder(vit_image *image, int *orientation, const struct image_source *source,
                            vit_error *err);
@@ -80,12 +83,24 @@ vit_status image_check_size(size_t width, size_t height, size_t max_pixels, vit_
     return VIT_OK;
 }
 
+/* Big pictures in huge pages: a fault for each 4 KiB of a fresh 36 MB costs more than to resize them. */
+static uint8_t *allocate_bytes(size_t count)
+{
+    void *block = NULL;
+    if (count < 2 * HUGE_PAGE)
+        return malloc(count);
+    if (posix_memalign(&block, HUGE_PAGE, count) != 0)
+        return NULL;
+    (void)madvise(block, count, MADV_HUGEPAGE); /* where there are none, small ones do */
+    return block;
+}
+
 vit_status image_allocate(vit_image *image, size_t width, size_t height, vit_error *err)
 {
     size_t bytes;
     uint8_t *pixels = NULL;
     if (!__builtin_mul_overflow(width, height, &bytes) && !__builtin_mul_overflow(bytes, 3, &bytes))
-        pixels = malloc(bytes);
+        pixels = allocate_bytes(bytes);
     if (pixels == NULL)
         return vit_error_set(err, VIT_ERR_NO_MEMORY, "no memory for an image of %zux%zu pixels", width,
                              height);
