@@ -62,8 +62,10 @@ static vit_status prepare_image(const struct task *task, float *pixels, vit_erro
 {
     const struct bench *bench = task->bench;
     vit_image image = {0};
-    vit_status status = vit_image_decode(&image, bench->image, bench->image_length,
-                                         (size_t)bench->cli->config.limits.max_pixels, err);
+    const struct config *config = &bench->cli->config;
+    vit_status status =
+        vit_preprocess_decode(config->models[0].draft ? bench->info->preprocess : NULL, &image, bench->image,
+                              bench->image_length, (size_t)config->limits.max_pixels, err);
     if (status == VIT_OK)
         status = vit_preprocess_apply(bench->info->preprocess, &image, pixels, err);
     vit_image_release(&image);

@@ -23,7 +23,7 @@
 /* ---- tables ---- */
 
 enum option_id {
-    OPTION_CONFIG, OPTION_MODEL, OPTION_ADDRESS, OPTION_PORT, OPTION_THREADS, OPTION_DTYPE, OPTION_IMAGE_SIZE,
+    OPTION_CONFIG, OPTION_MODEL, OPTION_ADDRESS, OPTION_PORT, OPTION_THREADS, OPTION_DTYPE, OPTION_IMAGE_SIZE, OPTION_DRAFT,
     OPTION_TOP_K, OPTION_IMAGE, OPTION_ATTENTION, OPTION_LAYER, OPTION_LAYERS, OPTION_HEAD, OPTION_TARGET, OPTION_COLORMAP,
     OPTION_ALPHA, OPTION_OVERLAY, OPTION_SIZE, OPTION_OUTPUT, OPTION_CHECK_CONFIG, OPTION_VERSION, OPTION_HELP, OPTIONS
 };
@@ -31,7 +31,7 @@ enum option_id {
 struct option_row {
     const char *name;
     int has_argument;
-    const char *key; /* of the configuration, for those that set one */
+    const char *key; /* of the configuration, for those that set one; without an argument, to true */
     const struct parameter *parameter; /* of parameters.h, for those that choose as a query does */
 };
 static const struct option_row option_table[OPTIONS] = {
@@ -42,6 +42,7 @@ static const struct option_row option_table[OPTIONS] = {
     [OPTION_THREADS] = {"threads", required_argument, "threads", NULL},
     [OPTION_DTYPE] = {"dtype", required_argument, "dtype", NULL},
     [OPTION_IMAGE_SIZE] = {"image-size", required_argument, "image_size", NULL},
+    [OPTION_DRAFT] = {"draft", no_argument, "draft", NULL},
     [OPTION_TOP_K] = {"top-k", required_argument, NULL, &parameters[PARAMETER_TOP_K]},
     [OPTION_IMAGE] = {"image", required_argument, NULL, NULL},
     [OPTION_ATTENTION] = {"attention", required_argument, NULL, &parameters[PARAMETER_ATTENTION]},
@@ -63,7 +64,7 @@ static const struct option_row option_table[OPTIONS] = {
 #define EXPLAIN_OPTIONS                                                                                     \
     (BIT(ATTENTION) | BIT(LAYER) | BIT(LAYERS) | BIT(HEAD) | BIT(TARGET) | BIT(COLORMAP) | BIT(ALPHA) |     \
      BIT(OVERLAY) | BIT(SIZE) | BIT(OUTPUT))
-#define COMMON_OPTIONS (BIT(CONFIG) | BIT(MODEL) | BIT(DTYPE) | BIT(IMAGE_SIZE) | BIT(HELP))
+#define COMMON_OPTIONS (BIT(CONFIG) | BIT(MODEL) | BIT(DTYPE) | BIT(IMAGE_SIZE) | BIT(DRAFT) | BIT(HELP))
 
 struct command {
     const char *name;
@@ -92,6 +93,8 @@ static const char general_help[] =
 #define CONFIG_HELP "  --config FILE       read a configuration file; options override it\n"
 #define DTYPE_HELP "  --dtype fp32        arithmetic\n"
 #define IMAGE_SIZE_HELP "  --image-size N      side of the square input; 0 for the model's own (default 0)\n"
+#define DRAFT_HELP \
+    "  --draft             decode big JPEGs at 1/2, 1/4 or 1/8: faster, and close to the exact pixels\n"
 #define HELP_HELP "  --help              show this\n"
 
 static const char serve_help[] =
@@ -104,7 +107,7 @@ static const char serve_help[] =
     "  --address ADDRESS   numeric address to listen on (default 127.0.0.1)\n"
     "  --port N            port to listen on, 0 for any free one (default 8080)\n"
     "  --threads N         worker threads, 0 for one per CPU this process may use (default 0)\n" DTYPE_HELP IMAGE_SIZE_HELP
-    HELP_HELP;
+    DRAFT_HELP HELP_HELP;
 
 static const char classify_help[] =
     "usage: vitd classify [OPTION]... IMAGE...\n"
@@ -122,7 +125,7 @@ static const char classify_help[] =
     "  --alpha X           the map's opacity, 0 to 1 (default 0.5)\n"
     "  --overlay BOOLEAN   false: the map alone (default true)\n"
     "  --size SIZE         model: as the model sees the picture; original: as it is (default model)\n" CONFIG_HELP
-    DTYPE_HELP IMAGE_SIZE_HELP HELP_HELP;
+    DTYPE_HELP IMAGE_SIZE_HELP DRAFT_HELP HELP_HELP;
 
 static const char inspect_help[] =
     "usage: vitd inspect [OPTION]... DIR\n"
@@ -137,7 +140,7 @@ static const char bench_help[] =
     "products alone take in OpenBLAS, and what share of the machine's peak that is.\n"
     "\n" MODEL_HELP "  --image FILE        also measure decode + preprocess + forward on this image\n"
     "  --threads N         most threads to measure, 0 for one per usable CPU (default 0)\n" CONFIG_HELP
-    DTYPE_HELP IMAGE_SIZE_HELP HELP_HELP;
+    DTYPE_HELP IMAGE_SIZE_HELP DRAFT_HELP HELP_HELP;
 
 static const struct command commands[] = {
     {"serve", command_serve, COMMON_OPTIONS | BIT(ADDRESS) | BIT(PORT) | BIT(THREADS), 0, 0, NULL, CONFIG_MAX_MODELS,
@@ -277,15 +280,19 @@ static bool add_bundled_model(struct config *config, struct config_error *error)
 static int apply_options(struct config *config, const struct request *request)
 {
     struct config_error error;
-    for (int id = 0; id < OPTIONS; id++)
-        if (option_table[id].key != NULL && request->values[id] != NULL &&
-            !config_set(config, option_table[id].key, request->values[id], &error))
-            return usage_error("--%s: %s", option_table[id].name, error.message);
+    for (int id = 0; id < OPTIONS; id++) {
+        const struct option_row *option = &option_table[id];
+        if (option->key != NULL && request->values[id] != NULL &&
+            !config_set(config, option->key, option->has_argument ? request->values[id] : "true", &error))
+            return usage_error("--%s: %s", option->name, error.message);
+    }
     for (size_t i = 0; i < config->model_count; i++) { /* the file's: options override them too */
         if (request->values[OPTION_DTYPE] != NULL)
             config->models[i].dtype = config->dtype;
         if (request->values[OPTION_IMAGE_SIZE] != NULL)
             config->models[i].image_size = config->image_size;
+        if (request->values[OPTION_DRAFT] != NULL)
+            config->models[i].draft = config->draft;
     }
     if (request->model_count > 0)
         config_clear_models(config);

@@ -2,7 +2,7 @@
  * decode_jpeg.c - JPEG through libjpeg-turbo, set up as Pillow sets it up, so that pixels are equal bit for
  * bit: the islow DCT, fancy upsampling, and a source that suspends at the end of the bytes. Like Pillow we
  * refuse a file that ends before its last row and accept one that only lacks its end marker or draws
- * libjpeg's warnings.
+ * libjpeg's warnings. Only vit_preprocess_decode() has the DCT give fewer pixels than the file states.
  *
  * What an upload can cost is bounded: the size is checked after the header; libjpeg then holds a few rows or,
  * for progressive files, about two bytes per coefficient; and a file with more scans than any encoder writes
@@ -171,6 +171,14 @@ static void cmyk_to_rgb(uint8_t *out, const uint8_t *in, size_t width)
         }
 }
 
+static void reduce(struct reader *r, int orientation)
+{
+    const size_t width = r->jpeg.image_width, height = r->jpeg.image_height;
+    const bool turned = orientation >= 5;
+    if (r->input->purpose != NULL)
+        r->jpeg.scale_denom = image_reduction(r->input->purpose, turned ? height : width, turned ? width : height);
+}
+
 /* One row [w, 3]. */
 static bool read_row(struct reader *r, uint8_t *row)
 {
@@ -213,9 +221,11 @@ static vit_status reader_run(struct reader *r)
     vit_status status = read_header(r);
     if (status != VIT_OK)
         return status;
+    const int orientation = marker_orientation(r);
+    reduce(r, orientation);
     if (!jpeg_start_decompress(&r->jpeg))
         return truncated(r);
-    status = read_rows(r, marker_orientation(r));
+    status = read_rows(r, orientation);
     /* Reports damage behind the last row; a missing end marker suspends, which Pillow accepts. */
     if (status == VIT_OK)
         (void)jpeg_finish_decompress(&r->jpeg);

@@ -108,19 +108,17 @@ vit_status image_allocate(vit_image *image, size_t width, size_t height, vit_err
     return VIT_OK;
 }
 
-vit_status vit_image_decode(vit_image *image, const void *bytes, size_t length, size_t max_pixels,
-                            vit_error *err)
+vit_status image_decode(vit_image *image, const struct image_source *source, vit_error *err)
 {
-    if (length == 0)
+    if (source->length == 0)
         return vit_error_set(err, VIT_ERR_IMAGE_TYPE, "there are no bytes: send a JPEG, PNG or BMP");
-    const struct format *format = format_find(bytes, length);
+    const struct format *format = format_find(source->bytes, source->length);
     if (format == NULL || format->decode == NULL)
-        return refuse_type(format, bytes, length, err);
+        return refuse_type(format, source->bytes, source->length, err);
 
-    const struct image_source source = {bytes, length, max_pixels};
     vit_image decoded = {0};
     int orientation = 1;
-    vit_status status = format->decode(&decoded, &orientation, &source, err);
+    vit_status status = format->decode(&decoded, &orientation, source, err);
     if (status == VIT_OK)
         status = image_orient(&decoded, orientation, err);
     if (status != VIT_OK) {
@@ -129,6 +127,13 @@ vit_status vit_image_decode(vit_image *image, const void *bytes, size_t length, 
     }
     *image = decoded;
     return VIT_OK;
+}
+
+vit_status vit_image_decode(vit_image *image, const void *bytes, size_t length, size_t max_pixels,
+                            vit_error *err)
+{
+    const struct image_source source = {.bytes = bytes, .length = length, .max_pixels = max_pixels};
+    return image_decode(image, &source, err);
 }
 
 void vit_image_release(vit_image *image)

@@ -23,6 +23,7 @@ vit_status image_orient(vit_image *image, int orientation, vit_error *err);
 struct image_source {
     const uint8_t *bytes;
     size_t length, max_pixels;
+    const vit_preprocess *purpose; /* NULL: decode it whole; else for vit_preprocess_decode() */
 };
 
 vit_status image_decode_jpeg(vit_image *image, int *orientation, const struct image_source *source,
@@ -56,6 +57,12 @@ struct image_turn image_turn_make(size_t width, size_t height, int orientation);
 void image_turn_rows(vit_image *upright, const struct image_turn *turn, const uint8_t *rows, size_t width, size_t y,
                      size_t count);
 #define IMAGE_STRIP 64u
+
+/* preprocess.c: by how much an upright picture of this size may be decoded smaller, 1, 2, 4 or 8, to be preprocessed so. */
+unsigned image_reduction(const vit_preprocess *preprocess, size_t width, size_t height);
+
+/* image.c: recognises the format, decodes and turns upright. */
+vit_status image_decode(vit_image *image, const struct image_source *source, vit_error *err);
 
 /* resample.c: the pixels [y, y+height) x [x, x+width) of the picture resized to full_width x full_height. */
 struct image_window {
