@@ -3,6 +3,8 @@
  *
  *     encoded bytes --vit_image_decode--> RGB pixels --vit_preprocess_apply--> normalised [3, H, W] floats
  *
+ * or, faster and a little less exact, with vit_preprocess_decode() for the first step.
+ *
  * Every function is thread-safe and keeps no state. Input bytes are untrusted.
  * Legend: h, w the picture's own size; H, W the size the model takes.
  */
@@ -81,6 +83,15 @@ typedef struct vit_preprocess {
  * would be resized to nothing; VIT_ERR_ARGUMENT for steps that cannot be; VIT_ERR_NO_MEMORY. */
 vit_status vit_preprocess_apply(const vit_preprocess *preprocess, const vit_image *image, float *tensor,
                                 vit_error *err);
+
+/* vit_image_decode() for a picture that is decoded only to be preprocessed so. A JPEG that the resize shrinks to a half
+ * or less in both directions is decoded at 1/2, 1/4 or 1/8 of its size: the least that is no smaller than what the
+ * resize makes of it, as Pillow's Image.draft() chooses. About twice as fast for 12 megapixels; what
+ * vit_preprocess_apply() makes of the result is close to what it makes of the whole picture, not equal. Other pictures,
+ * and all with preprocess NULL, are decoded whole. max_pixels bounds the size that the file states.
+ * Errors as vit_image_decode(). */
+vit_status vit_preprocess_decode(const vit_preprocess *preprocess, vit_image *image, const void *bytes, size_t length,
+                                 size_t max_pixels, vit_error *err);
 
 /* The picture that a tensor [3, H, W] of vit_preprocess_apply() was made from: what the model sees, bit for bit.
  * VIT_ERR_NO_MEMORY. *out is a fresh image to release. */

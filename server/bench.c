@@ -140,7 +140,8 @@ static bool measure_speeds(struct bench *bench, cJSON *json, vit_dtype dtype)
 static bool measure_uploads(const struct bench *bench, cJSON *json)
 {
     const struct config *config = &bench->cli->config;
-    const struct bench_image image = {bench->image, bench->image_length, (size_t)config->limits.max_pixels};
+    const struct bench_image image = {bench->image, bench->image_length, (size_t)config->limits.max_pixels,
+                                      config->models[0].draft};
     const size_t all = (size_t)(config->threads > 0 ? config->threads : config_cpu_count());
     cJSON *uploads = cJSON_AddArrayToObject(json, "decode_and_forward");
     for (size_t threads = 1; bench->image != NULL && threads <= all; threads += all > 1 ? all - 1 : 1) {

@@ -13,6 +13,7 @@
 struct bench_image {
     const uint8_t *bytes;
     size_t length, max_pixels;
+    bool draft; /* see vit_preprocess_decode() */
 };
 
 /* How to run: each of the threads its own batches, as busy workers do, or all of them together one batch, as one worker

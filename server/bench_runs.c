@@ -62,9 +62,11 @@ static vit_status prepare_image(struct task *task, float *pixels)
 {
     const struct bench_image *file = task->way->image;
     vit_image image = {0};
-    vit_status status = vit_image_decode(&image, file->bytes, file->length, file->max_pixels, &task->err);
+    const vit_preprocess *preprocess = vit_model_describe(task->model)->preprocess;
+    vit_status status = vit_preprocess_decode(file->draft ? preprocess : NULL, &image, file->bytes, file->length,
+                                              file->max_pixels, &task->err);
     if (status == VIT_OK)
-        status = vit_preprocess_apply(vit_model_describe(task->model)->preprocess, &image, pixels, &task->err);
+        status = vit_preprocess_apply(preprocess, &image, pixels, &task->err);
     vit_image_release(&image);
     return status;
 }

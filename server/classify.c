@@ -64,7 +64,9 @@ static uint8_t *read_image(const char *name, size_t max_bytes, size_t *length)
 static vit_status score(struct classifier *c, const uint8_t *bytes, size_t length, vit_error *err)
 {
     vit_image image = {0};
-    vit_status status = vit_image_decode(&image, bytes, length, (size_t)c->cli->config.limits.max_pixels, err);
+    const struct config *config = &c->cli->config;
+    vit_status status = vit_preprocess_decode(config->models[0].draft ? c->info->preprocess : NULL, &image, bytes, length,
+                                              (size_t)config->limits.max_pixels, err);
     if (status == VIT_OK)
         status = vit_preprocess_apply(c->info->preprocess, &image, c->pixels, err);
     vit_image_release(&image);

@@ -23,15 +23,16 @@
 /* ---- tables ---- */
 
 enum option_id {
-    OPTION_CONFIG, OPTION_MODEL, OPTION_ADDRESS, OPTION_PORT, OPTION_THREADS, OPTION_DTYPE, OPTION_IMAGE_SIZE,
+    OPTION_CONFIG, OPTION_MODEL, OPTION_ADDRESS, OPTION_PORT, OPTION_THREADS, OPTION_DTYPE, OPTION_IMAGE_SIZE, OPTION_DRAFT,
     OPTION_TOP_K, OPTION_IMAGE, OPTION_ATTENTION, OPTION_LAYER, OPTION_LAYERS, OPTION_HEAD, OPTION_TARGET, OPTION_COLORMAP,
-    OPTION_ALPHA, OPTION_OVERLAY, OPTION_SIZE, OPTION_OUTPUT, OPTION_JSON, OPTION_CHECK_CONFIG, OPTION_VERSION, OPTION_HELP, OPTIONS
+    OPTION_ALPHA, OPTION_OVERLAY, OPTION_SIZE, OPTION_OUTPUT, OPTION_JSON, OPTION_CHECK_CONFIG, OPTION_VERSION, OPTION_HELP,
+    OPTIONS
 };
 
 struct option_row {
     const char *name;
     int has_argument;
-    const char *key; /* of the configuration, for those that set one */
+    const char *key; /* of the configuration, for those that set one; without an argument, to true */
     const struct parameter *parameter; /* of parameters.h, for those that choose as a query does */
 };
 static const struct option_row option_table[OPTIONS] = {
@@ -42,6 +43,7 @@ static const struct option_row option_table[OPTIONS] = {
     [OPTION_THREADS] = {"threads", required_argument, "threads", NULL},
     [OPTION_DTYPE] = {"dtype", required_argument, "dtype", NULL},
     [OPTION_IMAGE_SIZE] = {"image-size", required_argument, "image_size", NULL},
+    [OPTION_DRAFT] = {"draft", no_argument, "draft", NULL},
     [OPTION_TOP_K] = {"top-k", required_argument, NULL, &parameters[PARAMETER_TOP_K]},
     [OPTION_IMAGE] = {"image", required_argument, NULL, NULL},
     [OPTION_ATTENTION] = {"attention", required_argument, NULL, &parameters[PARAMETER_ATTENTION]},
@@ -64,7 +66,7 @@ static const struct option_row option_table[OPTIONS] = {
 #define EXPLAIN_OPTIONS                                                                                     \
     (BIT(ATTENTION) | BIT(LAYER) | BIT(LAYERS) | BIT(HEAD) | BIT(TARGET) | BIT(COLORMAP) | BIT(ALPHA) |     \
      BIT(OVERLAY) | BIT(SIZE) | BIT(OUTPUT))
-#define COMMON_OPTIONS (BIT(CONFIG) | BIT(MODEL) | BIT(DTYPE) | BIT(IMAGE_SIZE) | BIT(HELP))
+#define COMMON_OPTIONS (BIT(CONFIG) | BIT(MODEL) | BIT(DTYPE) | BIT(IMAGE_SIZE) | BIT(DRAFT) | BIT(HELP))
 
 struct command {
     const char *name;
@@ -94,6 +96,8 @@ static const char general_help[] =
 #define DTYPE_HELP \
     "  --dtype D           arithmetic: fp32 (default), bf16, int8, or auto for the fastest that answers as fp32 does\n"
 #define IMAGE_SIZE_HELP "  --image-size N      side of the square input; 0 for the model's own (default 0)\n"
+#define DRAFT_HELP \
+    "  --draft             decode big JPEGs at 1/2, 1/4 or 1/8: faster, and close to the exact pixels\n"
 #define HELP_HELP "  --help              show this\n"
 
 static const char serve_help[] =
@@ -106,7 +110,7 @@ static const char serve_help[] =
     "  --address ADDRESS   numeric address to listen on (default 127.0.0.1)\n"
     "  --port N            port to listen on, 0 for any free one (default 8080)\n"
     "  --threads N         worker threads, 0 for one per CPU this process may use (default 0)\n" DTYPE_HELP IMAGE_SIZE_HELP
-    HELP_HELP;
+    DRAFT_HELP HELP_HELP;
 
 static const char classify_help[] =
     "usage: vitd classify [OPTION]... IMAGE...\n"
@@ -124,7 +128,7 @@ static const char classify_help[] =
     "  --alpha X           the map's opacity, 0 to 1 (default 0.5)\n"
     "  --overlay BOOLEAN   false: the map alone (default true)\n"
     "  --size SIZE         model: as the model sees the picture; original: as it is (default model)\n" CONFIG_HELP
-    DTYPE_HELP IMAGE_SIZE_HELP HELP_HELP;
+    DTYPE_HELP IMAGE_SIZE_HELP DRAFT_HELP HELP_HELP;
 
 static const char inspect_help[] =
     "usage: vitd inspect [OPTION]... DIR\n"
@@ -140,7 +144,8 @@ static const char bench_help[] =
     "\n" MODEL_HELP "  --image FILE        also measure decode + preprocess + forward on this image\n"
     "  --json FILE         write the figures as JSON, too\n"
     "  --threads N         most threads to measure, 0 for one per usable CPU (default 0)\n"
-    "  --dtype D           measure this arithmetic alone: fp32, bf16, int8 or auto\n" CONFIG_HELP IMAGE_SIZE_HELP HELP_HELP;
+    "  --dtype D           measure this arithmetic alone: fp32, bf16, int8 or auto\n" CONFIG_HELP IMAGE_SIZE_HELP DRAFT_HELP
+    HELP_HELP;
 
 static const struct command commands[] = {
     {"serve", command_serve, COMMON_OPTIONS | BIT(ADDRESS) | BIT(PORT) | BIT(THREADS), 0, 0, NULL, CONFIG_MAX_MODELS,
@@ -280,15 +285,19 @@ static bool add_bundled_model(struct config *config, struct config_error *error)
 static int apply_options(struct config *config, const struct request *request)
 {
     struct config_error error;
-    for (int id = 0; id < OPTIONS; id++)
-        if (option_table[id].key != NULL && request->values[id] != NULL &&
-            !config_set(config, option_table[id].key, request->values[id], &error))
-            return usage_error("--%s: %s", option_table[id].name, error.message);
+    for (int id = 0; id < OPTIONS; id++) {
+        const struct option_row *option = &option_table[id];
+        if (option->key != NULL && request->values[id] != NULL &&
+            !config_set(config, option->key, option->has_argument ? request->values[id] : "true", &error))
+            return usage_error("--%s: %s", option->name, error.message);
+    }
     for (size_t i = 0; i < config->model_count; i++) { /* the file's: options override them too */
         if (request->values[OPTION_DTYPE] != NULL)
             config->models[i].dtype = config->dtype;
         if (request->values[OPTION_IMAGE_SIZE] != NULL)
             config->models[i].image_size = config->image_size;
+        if (request->values[OPTION_DRAFT] != NULL)
+            config->models[i].draft = config->draft;
     }
     if (request->model_count > 0)
         config_clear_models(config);

@@ -21,6 +21,7 @@ struct row {
 
 static const char *const level_names[] = {"error", "warn", "info", "debug", NULL};
 static const char *const format_names[] = {"text", "json", NULL};
+static const char *const boolean_names[] = {"false", "true", NULL};
 static const char *const dtype_names[] = {"fp32", "bf16", "int8", "auto", NULL};
 
 #define INT(key, field, min, max, initial) \
@@ -36,6 +37,7 @@ static const struct row table[] = {
     INT("threads", threads, 0, 1024, "0"),
     ENUM("dtype", dtype, dtype_names, "fp32"),
     INT("image_size", image_size, 0, 16384, "0"),
+    ENUM("draft", draft, boolean_names, "false"),
     INT("batching.max_batch_size", batching.max_batch_size, 1, 256, "8"),
     INT("batching.max_queue_delay_us", batching.max_queue_delay_us, 0, 1000000, "5000"),
     INT("batching.max_queue_size", batching.max_queue_size, 1, 65536, "256"),
@@ -184,7 +186,10 @@ bool config_describe(const struct config *config, size_t i, struct config_key *k
         return false;
     const struct row *row = &table[i];
     struct config *readable = (struct config *)config; /* the accessors serve writers too */
-    *key = (struct config_key){.name = row->key, .is_number = row->kind == KIND_INT};
+    *key = (struct config_key){.name = row->key,
+                               .type = row->kind == KIND_INT           ? CONFIG_NUMBER
+                                       : row->names == boolean_names ? CONFIG_BOOLEAN
+                                                                     : CONFIG_STRING};
     describe_allowed(row, key->allowed, sizeof key->allowed);
     if (row->kind == KIND_INT)
         snprintf(key->value, sizeof key->value, "%d", *int_at(readable, row));
@@ -241,12 +246,14 @@ static void append_model(struct config *config, struct config_model model)
 bool config_put_model(struct config *config, const struct config_model_text *text, struct config_error *error)
 {
     const char *name = text->name, *path = text->path;
-    struct config_model model = {.dtype = config->dtype, .image_size = config->image_size};
+    struct config_model model = {.dtype = config->dtype, .image_size = config->image_size, .draft = config->draft};
     if (config->model_count == CONFIG_MAX_MODELS)
         return fail(error, "found more than %d models, allowed is 0 to %d", CONFIG_MAX_MODELS, CONFIG_MAX_MODELS);
     if (*path == '\0')
         return fail(error, "found an empty path, allowed is a model folder");
     if (text->dtype != NULL && !set_enum(&model.dtype, find_row("dtype"), text->dtype, error))
+        return false;
+    if (text->draft != NULL && !set_enum(&model.draft, find_row("draft"), text->draft, error))
         return false;
     struct config_error why;
     if (text->image_size != NULL && !set_int(&model.image_size, find_row("image_size"), text->image_size, &why))

@@ -19,13 +19,14 @@ struct config_model {
     char *path; /* relative paths in a file are taken from the file's folder */
     int dtype;
     int image_size; /* side of the square input; 0: the folder's own */
+    int draft;      /* 1: big JPEGs are decoded smaller; 0: as Pillow does */
 };
 
 /* A model as it is written; what may be NULL falls back to the folder's last component and to the configuration. */
 struct config_model_text {
     const char *name; /* or NULL */
     const char *path;
-    const char *dtype, *image_size; /* or NULL */
+    const char *dtype, *image_size, *draft; /* or NULL */
 };
 
 struct config {
@@ -36,7 +37,7 @@ struct config {
     struct config_model *models;
     size_t model_count;
     int threads; /* 0: as many as the CPUs this process may use */
-    int dtype, image_size; /* for models that do not say */
+    int dtype, image_size, draft; /* for models that do not say */
     struct {
         int max_batch_size;
         int max_queue_delay_us;
@@ -82,10 +83,12 @@ bool config_add_model(struct config *config, const char *spec, struct config_err
 bool config_put_model(struct config *config, const struct config_model_text *text, struct config_error *error);
 void config_clear_models(struct config *config);
 
+enum config_type { CONFIG_STRING, CONFIG_NUMBER, CONFIG_BOOLEAN };
+
 /* A scalar key as the table has it. */
 struct config_key {
     const char *name;    /* "listen.port" */
-    bool is_number;      /* else a string */
+    enum config_type type;
     char allowed[80];    /* "0 to 65535" */
     char value[64];      /* in the configuration asked about, as config_set() takes it */
 };

@@ -140,29 +140,42 @@ static const char *found(const struct loader *loader, const cJSON *value, char t
     return text;
 }
 
+/* The value as config_set() takes it; NULL where it is of another type. */
+static const char *as_text(const struct loader *loader, const cJSON *value, enum config_type type, char text[64])
+{
+    switch (type) {
+    case CONFIG_NUMBER:
+        return cJSON_IsNumber(value) ? found(loader, value, text) : NULL;
+    case CONFIG_BOOLEAN:
+        return !cJSON_IsBool(value) ? NULL : cJSON_IsTrue(value) ? "true" : "false";
+    case CONFIG_STRING:
+        break;
+    }
+    return cJSON_IsString(value) ? value->valuestring : NULL;
+}
+
 static bool load_scalar(const struct loader *loader, const struct config_key *key, const cJSON *value)
 {
     char text[64];
     struct config_error error;
-    if (key->is_number ? !cJSON_IsNumber(value) : !cJSON_IsString(value))
+    const char *written = as_text(loader, value, key->type, text);
+    if (written == NULL)
         return fail(loader, key->name, "found %s, allowed is %s", found(loader, value, text), key->allowed);
-    const char *written = key->is_number ? found(loader, value, text) : value->valuestring;
     return config_set(loader->config, key->name, written, &error) ||
            fail(loader, key->name, "%s", error.message);
 }
 
 /* A key of a model; its value, as it is written, goes to *field. */
-static bool model_member(const struct loader *loader, const char *prefix, const cJSON *value, bool is_number,
+static bool model_member(const struct loader *loader, const char *prefix, const cJSON *value, enum config_type type,
                          const char **field, char text[64])
 {
+    static const char *const types[] = {"string", "number", "boolean"};
     char key[KEY_BYTES];
     snprintf(key, sizeof key, "%.90s.%.30s", prefix, value->string);
     if (*field != NULL)
         return fail(loader, key, "found a second time, allowed is once");
-    if (is_number ? !cJSON_IsNumber(value) : !cJSON_IsString(value))
-        return fail(loader, key, "found %s, allowed is a %s", found(loader, value, text), is_number ? "number" : "string");
-    *field = is_number ? found(loader, value, text) : value->valuestring;
-    return true;
+    *field = as_text(loader, value, type, text);
+    return *field != NULL || fail(loader, key, "found %s, allowed is a %s", found(loader, value, text), types[type]);
 }
 
 /* Relative paths are taken from the configuration file's folder. */
@@ -180,8 +193,13 @@ static bool read_model(struct loader *loader, const char *prefix, const cJSON *o
 {
     const struct {
         const char *key;
+        enum config_type type;
         const char **field;
-    } known[] = {{"name", &model->name}, {"path", &model->path}, {"dtype", &model->dtype}, {"image_size", &model->image_size}};
+    } known[] = {{"name", CONFIG_STRING, &model->name},
+                 {"path", CONFIG_STRING, &model->path},
+                 {"dtype", CONFIG_STRING, &model->dtype},
+                 {"image_size", CONFIG_NUMBER, &model->image_size},
+                 {"draft", CONFIG_BOOLEAN, &model->draft}};
     enum { KNOWN = sizeof known / sizeof known[0] };
     size_t *position = &loader->position[loader->depth++];
     *position = 0;
@@ -191,9 +209,10 @@ static bool read_model(struct loader *loader, const char *prefix, const cJSON *o
         while (i < KNOWN && strcmp(member->string, known[i].key) != 0)
             i++;
         if (i == KNOWN)
-            return fail(loader, prefix, "found the key \"%.60s\", allowed is name, path, dtype, image_size", member->string);
-        const bool is_number = known[i].field == &model->image_size;
-        if (!model_member(loader, prefix, member, is_number, known[i].field, is_number ? number : text))
+            return fail(loader, prefix, "found the key \"%.60s\", allowed is name, path, dtype, image_size, draft",
+                        member->string);
+        if (!model_member(loader, prefix, member, known[i].type, known[i].field,
+                          known[i].type == CONFIG_NUMBER ? number : text))
             return false;
     }
     loader->depth--;
@@ -206,7 +225,7 @@ static bool load_model(struct loader *loader, const char *prefix, const cJSON *o
     struct config_error error;
     char text[64];
     if (!cJSON_IsObject(object))
-        return fail(loader, prefix, "found %s, allowed is {\"name\", \"path\", \"dtype\", \"image_size\"}",
+        return fail(loader, prefix, "found %s, allowed is {\"name\", \"path\", \"dtype\", \"image_size\", \"draft\"}",
                     found(loader, object, text));
     if (!read_model(loader, prefix, object, &model, text))
         return false;
@@ -346,6 +365,7 @@ static void copy_config(struct config *copy, const struct config *config)
         config_put_model(copy, &(struct config_model_text){.name = model->name, .path = model->path}, &error);
         copy->models[i].dtype = model->dtype;
         copy->models[i].image_size = model->image_size;
+        copy->models[i].draft = model->draft;
     }
 }
 

@@ -19,6 +19,7 @@ static vit_status open_entry(struct registry_entry *entry, const struct config_m
         snprintf(err->message, sizeof err->message, "model %s: out of memory", configured->name);
         return VIT_ERR_NO_MEMORY;
     }
+    entry->draft = configured->draft;
     vit_error why = {{0}};
     const vit_options options = registry_options(configured);
     vit_status status = vit_model_open(&entry->model, configured->path, &options, &why);

@@ -13,6 +13,7 @@ struct registry_entry {
     char *name;
     char *path;
     vit_model *model;
+    bool draft; /* decode with vit_preprocess_decode() */
 };
 
 struct registry {

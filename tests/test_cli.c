@@ -153,6 +153,8 @@ START_TEST(test_usage_errors_exit_2_with_one_line)
         {"inspect", "inspect needs DIR"},
         {"inspect a b", "unexpected argument: b"},
         {"bench extra", "unexpected argument: extra"},
+        {"inspect --draft a", "--draft"},
+        {"classify --draft=true a.jpg", "--draft"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         run(cases[i].line);
@@ -277,6 +279,31 @@ START_TEST(test_classify_refuses_a_picture_over_the_limit)
 }
 END_TEST
 
+/* The samples are several times the model's 64x64. */
+START_TEST(test_classify_decodes_drafts_on_demand)
+{
+    static char exact[OUTPUT_BYTES], draft[OUTPUT_BYTES];
+    assert_runs("classify --model " MODEL " config/samples/coffee.jpg");
+    strcpy(exact, outcome.out);
+    assert_runs("classify --draft --model " MODEL " config/samples/coffee.jpg");
+    strcpy(draft, outcome.out);
+    ck_assert_str_ne(draft, exact);
+    ck_assert_ptr_eq(strstr(draft, "espresso"), strchr(draft, '\n') - strlen("espresso")); /* in the first line */
+
+    char here[512], file[1024], path[32], line[256];
+    ck_assert_ptr_nonnull(getcwd(here, sizeof here));
+    for (int asked = 0; asked < 2; asked++) { /* by the file, or against it */
+        snprintf(file, sizeof file, "{\"draft\": %s, \"models\": [{\"path\": \"%s/" MODEL "\"}]}",
+                 asked ? "false" : "true", here);
+        write_file(path, file);
+        snprintf(line, sizeof line, "classify --config %s %s config/samples/coffee.jpg", path, asked ? "--draft" : "");
+        assert_runs(line);
+        unlink(path);
+        ck_assert_str_eq(outcome.out, draft);
+    }
+}
+END_TEST
+
 /* ---- inspect and bench ---- */
 
 START_TEST(test_inspect_describes_a_model)
@@ -383,6 +410,7 @@ int main(void)
     tcase_add_test(tests, test_classify_goes_on_past_a_bad_image);
     tcase_add_test(tests, test_classify_reads_standard_input);
     tcase_add_test(tests, test_classify_refuses_a_picture_over_the_limit);
+    tcase_add_test(tests, test_classify_decodes_drafts_on_demand);
     tcase_add_test(tests, test_inspect_describes_a_model);
     tcase_add_test(tests, test_inspect_describes_every_kind_of_model);
     tcase_add_test(tests, test_inspect_says_why_a_folder_cannot_run);

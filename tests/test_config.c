@@ -59,7 +59,7 @@ START_TEST(test_every_key_can_be_set_to_its_bounds)
     config_init(&config);
     for (size_t i = 0; config_describe(&config, i, &key); i++) {
         int min, max;
-        if (!key.is_number)
+        if (key.type != CONFIG_NUMBER)
             continue;
         char value[32];
         ck_assert_msg(sscanf(key.allowed, "%d to %d", &min, &max) == 2, "%s", key.allowed);
@@ -98,6 +98,26 @@ START_TEST(test_file_sets_values_and_models)
 }
 END_TEST
 
+START_TEST(test_draft_is_off_but_where_asked_for)
+{
+    struct config config;
+    struct config_error error = {""};
+    config_init(&config);
+    ck_assert(config_add_model(&config, "/m/one", &error));
+    ck_assert(!config.draft && !config.models[0].draft);
+    ck_assert(config_set(&config, "draft", "true", &error));
+    ck_assert(config_add_model(&config, "/m/two", &error));
+    ck_assert(config.models[1].draft);
+    config_release(&config);
+    ck_assert_msg(load(&config,
+                       "{\"models\": [{\"path\": \"/m/one\"}, {\"path\": \"/m/two\", \"draft\": false}], \"draft\": true}",
+                       &error),
+                  "%s", error.message);
+    ck_assert(config.models[0].draft && !config.models[1].draft);
+    config_release(&config);
+}
+END_TEST
+
 START_TEST(test_errors_name_line_key_and_range)
 {
     static const struct {
@@ -111,6 +131,9 @@ START_TEST(test_errors_name_line_key_and_range)
         {"{\"threads\": 1,\n\"threads\": 2}", ":2: threads: ", "a second time"},
         {"{\"log\": {\"level\": \"loud\"}}", ":1: log.level: ", "error, warn, info, debug"},
         {"{\"dtype\": \"int4\"}", ":1: dtype: ", "found int4, allowed is fp32, bf16, int8, auto"},
+        {"{\"draft\": 1}", ":1: draft: ", "found 1, allowed is false, true"},
+        {"{\"draft\": \"true\"}", ":1: draft: ", "found \"true\" (a string), allowed is false, true"},
+        {"{\"models\": [{\"path\": \"/m\",\n\"draft\": 1}]}", ":2: models[0].draft: ", "found 1, allowed is a boolean"},
         {"{\"listen\": {\"address\": \"localhost\"}}", ":1: listen.address: ", "numeric IPv4 or IPv6"},
         {"{\"models\": {}}", ":1: models: ", "a list"},
         {"{\"models\": [\n{\"name\": \"a/b\", \"path\": \"x\"}]}", ":2: models[0]: ", "A-Z a-z 0-9"},
@@ -167,6 +190,7 @@ int main(void)
     tcase_add_test(tests, test_shipped_file_holds_every_default);
     tcase_add_test(tests, test_every_key_can_be_set_to_its_bounds);
     tcase_add_test(tests, test_file_sets_values_and_models);
+    tcase_add_test(tests, test_draft_is_off_but_where_asked_for);
     tcase_add_test(tests, test_errors_name_line_key_and_range);
     tcase_add_test(tests, test_model_specs);
     tcase_add_test(tests, test_cpu_count_is_within_the_machine);

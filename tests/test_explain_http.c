@@ -342,6 +342,26 @@ START_TEST(test_pictures)
 }
 END_TEST
 
+/* --draft changes what the model sees, never the original. */
+START_TEST(test_draft_keeps_the_original)
+{
+    static const char *const cat = "config/samples/cat.jpg";
+    vit_image seen[2], original[2];
+    for (int draft = 0; draft < 2; draft++) {
+        struct daemon daemon = daemon_start(NULL, (const char *const[]){draft ? "--draft" : NULL, NULL});
+        seen[draft] = post_picture(&daemon, "/explain?alpha=0", cat);
+        original[draft] = post_picture(&daemon, "/explain?alpha=0&size=original", cat);
+        daemon_stop(&daemon);
+    }
+    ck_assert(same_pixels(&original[0], &original[1]));
+    ck_assert(seen[0].width == seen[1].width && !same_pixels(&seen[0], &seen[1]));
+    for (int draft = 0; draft < 2; draft++) {
+        vit_image_release(&seen[draft]);
+        vit_image_release(&original[draft]);
+    }
+}
+END_TEST
+
 START_TEST(test_picture_or_json)
 {
     struct daemon daemon = daemon_start(NULL, small_model);
@@ -632,7 +652,7 @@ int main(void)
 {
     const TTest *const tests[] = {
         test_golden_maps_over_http, test_targets, test_bad_choices_are_named,
-        test_mixed_requests_do_not_disturb_each_other, test_pictures, test_picture_or_json,
+        test_mixed_requests_do_not_disturb_each_other, test_pictures, test_draft_keeps_the_original, test_picture_or_json,
         test_picture_that_would_be_too_large, test_inside, test_page, test_openapi_describes_the_routes,
         test_routes_answer_as_described, test_classify_writes_a_picture,
     };

@@ -2,7 +2,7 @@
  * decode_jpeg.c - JPEG through libjpeg-turbo, set up as Pillow sets it up, so that pixels are equal bit for
  * bit: the islow DCT, fancy upsampling, and a source that suspends at the end of the bytes. Like Pillow we
  * refuse a file that ends before its last row and accept one that only lacks its end marker or draws
- * libjpeg's warnings.
+ * libjpeg's warnings. Only vit_preprocess_decode() has the DCT give fewer pixels than the file states.
  *
  * What an upload can cost is bounded: the size is checked after the header; libjpeg then holds a few rows or,
  * for progressive files, about two bytes per coefficient; and a file with more scans than any encoder writes
@@ -39,6 +39,7 @@ struct reader {
     const struct image_source *input;
     vit_image image;
     uint8_t *cmyk_row; /* [w, 4], CMYK only */
+    uint8_t *strip;    /* [IMAGE_STRIP, w, 3], where the picture is to be turned */
     vit_error *err;
     vit_status status;
 };
@@ -170,31 +171,49 @@ static void cmyk_to_rgb(uint8_t *out, const uint8_t *in, size_t width)
         }
 }
 
-static vit_status read_rows(struct reader *r)
+static void reduce(struct reader *r, int orientation)
 {
-    size_t width = r->jpeg.image_width, height = r->jpeg.image_height;
-    vit_status status = image_allocate(&r->image, width, height, r->err);
+    const size_t width = r->jpeg.image_width, height = r->jpeg.image_height;
+    const bool turned = orientation >= 5;
+    if (r->input->purpose != NULL)
+        r->jpeg.scale_denom = image_reduction(r->input->purpose, turned ? height : width, turned ? width : height);
+}
+
+/* One row [w, 3]. */
+static bool read_row(struct reader *r, uint8_t *row)
+{
+    JSAMPROW into = r->cmyk_row != NULL ? r->cmyk_row : row;
+    if (jpeg_read_scanlines(&r->jpeg, &into, 1) != 1)
+        return false;
+    if (r->cmyk_row != NULL)
+        cmyk_to_rgb(row, r->cmyk_row, r->jpeg.output_width);
+    return true;
+}
+
+/* Straight into the picture where it is upright, else a strip at a time. */
+static vit_status read_rows(struct reader *r, int orientation)
+{
+    const size_t width = r->jpeg.output_width, height = r->jpeg.output_height;
+    const struct image_turn turn = image_turn_make(width, height, orientation);
+    vit_status status = image_allocate(&r->image, turn.width, turn.height, r->err);
     if (status != VIT_OK)
         return status;
-    bool cmyk = r->jpeg.out_color_space == JCS_CMYK;
-    if (cmyk && (r->cmyk_row = malloc(width * 4)) == NULL)
+    if ((r->jpeg.out_color_space == JCS_CMYK && (r->cmyk_row = malloc(width * 4)) == NULL) ||
+        (orientation != 1 && (r->strip = malloc(IMAGE_STRIP * width * 3)) == NULL))
         return vit_error_set(r->err, VIT_ERR_NO_MEMORY, "no memory to decode the JPEG");
-    if (!jpeg_start_decompress(&r->jpeg))
-        return truncated(r);
-    for (size_t y = 0; y < height; y++) {
-        uint8_t *row = r->image.pixels + y * width * 3;
-        JSAMPROW into = cmyk ? r->cmyk_row : row;
-        if (jpeg_read_scanlines(&r->jpeg, &into, 1) != 1)
-            return truncated(r);
-        if (cmyk)
-            cmyk_to_rgb(row, r->cmyk_row, width);
+    for (size_t y = 0, count; y < height; y += count) {
+        uint8_t *rows = r->strip != NULL ? r->strip : r->image.pixels + y * width * 3;
+        count = height - y < IMAGE_STRIP ? height - y : IMAGE_STRIP;
+        for (size_t i = 0; i < count; i++)
+            if (!read_row(r, rows + i * width * 3))
+                return truncated(r);
+        if (r->strip != NULL)
+            image_turn_rows(&r->image, &turn, rows, width, y, count);
     }
-    /* Reports damage behind the last row; a missing end marker suspends, which Pillow accepts. */
-    (void)jpeg_finish_decompress(&r->jpeg);
     return VIT_OK;
 }
 
-static vit_status reader_run(struct reader *r, int *orientation)
+static vit_status reader_run(struct reader *r)
 {
     if (setjmp(r->trap))
         return r->status;
@@ -202,8 +221,15 @@ static vit_status reader_run(struct reader *r, int *orientation)
     vit_status status = read_header(r);
     if (status != VIT_OK)
         return status;
-    *orientation = marker_orientation(r);
-    return read_rows(r);
+    const int orientation = marker_orientation(r);
+    reduce(r, orientation);
+    if (!jpeg_start_decompress(&r->jpeg))
+        return truncated(r);
+    status = read_rows(r, orientation);
+    /* Reports damage behind the last row; a missing end marker suspends, which Pillow accepts. */
+    if (status == VIT_OK)
+        (void)jpeg_finish_decompress(&r->jpeg);
+    return status;
 }
 
 vit_status image_decode_jpeg(vit_image *image, int *orientation, const struct image_source *source,
@@ -215,9 +241,11 @@ vit_status image_decode_jpeg(vit_image *image, int *orientation, const struct im
     r.errors.error_exit = on_error;
     r.errors.output_message = on_message;
 
-    vit_status status = reader_run(&r, orientation);
+    vit_status status = reader_run(&r);
     jpeg_destroy_decompress(&r.jpeg);
     free(r.cmyk_row);
+    free(r.strip);
+    *orientation = 1; /* the picture is upright already */
     if (status == VIT_OK)
         *image = r.image;
     else

@@ -67,60 +67,53 @@ int exif_orientation(const uint8_t *bytes, size_t length)
     return orientation;
 }
 
-/* Where the upright picture's pixel (0, 0) lies in the stored one, and the steps to its neighbours, in
- * pixels. */
-struct walk {
-    size_t width, height;
-    ptrdiff_t start, right, down;
-};
+/* ---- turning ---- */
 
-static struct walk walk_for(const vit_image *image, int orientation)
+struct image_turn image_turn_make(size_t width, size_t height, int orientation)
 {
-    ptrdiff_t w = (ptrdiff_t)image->width, last_row = (ptrdiff_t)(image->height - 1) * w;
-    bool turned = orientation >= 5;
-    struct walk walk = {turned ? image->height : image->width, turned ? image->width : image->height, 0, 0,
-                        0};
-    ptrdiff_t along = 1, across = w; /* steps within and between stored rows, before mirroring */
-    if (orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8) {
-        walk.start += w - 1;
-        along = -1;
-    }
-    if (orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7) {
-        walk.start += last_row;
-        across = -w;
-    }
-    walk.right = turned ? across : along;
-    walk.down = turned ? along : across;
-    return walk;
+    const bool turned = orientation >= 5;
+    struct image_turn turn = {.width = turned ? height : width, .height = turned ? width : height};
+    const bool from_right = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
+    const bool from_below = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
+    const ptrdiff_t line = (ptrdiff_t)turn.width;
+    turn.right = (turned ? line : 1) * (from_right ? -1 : 1);
+    turn.down = (turned ? 1 : line) * (from_below ? -1 : 1);
+    turn.start = (from_right ? -turn.right * (ptrdiff_t)(width - 1) : 0) +
+                 (from_below ? -turn.down * (ptrdiff_t)(height - 1) : 0);
+    return turn;
 }
 
-/* Squares, so that walking down stored columns stays within the cache. */
-#define TILE 32u
-
-static void copy_tile(uint8_t *to, const uint8_t *from, const struct walk *walk, size_t x0, size_t y0)
+/* Writes along the upright picture's rows, whichever way they lie in the stored one. */
+void image_turn_rows(vit_image *upright, const struct image_turn *turn, const uint8_t *rows, size_t width, size_t y,
+                     size_t count)
 {
-    size_t x1 = x0 + TILE < walk->width ? x0 + TILE : walk->width;
-    size_t y1 = y0 + TILE < walk->height ? y0 + TILE : walk->height;
-    for (size_t y = y0; y < y1; y++) {
-        ptrdiff_t at = walk->start + (ptrdiff_t)y * walk->down + (ptrdiff_t)x0 * walk->right;
-        uint8_t *out = to + (y * walk->width + x0) * 3;
-        for (size_t x = x0; x < x1; x++, out += 3, at += walk->right)
-            memcpy(out, from + at * 3, 3);
+    uint8_t *to = upright->pixels + (turn->start + (ptrdiff_t)y * turn->down) * 3;
+    const ptrdiff_t right = turn->right * 3, down = turn->down * 3;
+    if (turn->right == 1 || turn->right == -1) {
+        for (size_t r = 0; r < count; r++)
+            for (size_t x = 0; x < width; x++, rows += 3)
+                memcpy(to + (ptrdiff_t)r * down + (ptrdiff_t)x * right, rows, 3);
+        return;
     }
+    for (size_t x = 0; x < width; x++, rows += 3)
+        for (size_t r = 0; r < count; r++)
+            memcpy(to + (ptrdiff_t)x * right + (ptrdiff_t)r * down, rows + r * width * 3, 3);
 }
 
 vit_status image_orient(vit_image *image, int orientation, vit_error *err)
 {
     if (orientation <= 1 || orientation > 8)
         return VIT_OK;
-    struct walk walk = walk_for(image, orientation);
+    const struct image_turn turn = image_turn_make(image->width, image->height, orientation);
     vit_image upright;
-    vit_status status = image_allocate(&upright, walk.width, walk.height, err);
+    vit_status status = image_allocate(&upright, turn.width, turn.height, err);
     if (status != VIT_OK)
         return status;
-    for (size_t y = 0; y < walk.height; y += TILE)
-        for (size_t x = 0; x < walk.width; x += TILE)
-            copy_tile(upright.pixels, image->pixels, &walk, x, y);
+    for (size_t y = 0; y < image->height; y += IMAGE_STRIP) {
+        const size_t left = image->height - y;
+        image_turn_rows(&upright, &turn, image->pixels + y * image->width * 3, image->width, y,
+                        left < IMAGE_STRIP ? left : IMAGE_STRIP);
+    }
     vit_image_release(image);
     *image = upright;
     return VIT_OK;

@@ -155,7 +155,7 @@ vit_status vit_preprocess_apply(const vit_preprocess *preprocess, const vit_imag
                                 vit_error *err)
 {
     const vit_preprocess *p = preprocess;
-    struct axis x, y;
+    struct axis x = {0}, y = {0};
     vit_status status = plan(p, image->pixels == NULL ? 0 : image->width, image->height, &x, &y, err);
     if (status != VIT_OK)
         return status;
@@ -172,6 +172,24 @@ vit_status vit_preprocess_apply(const vit_preprocess *preprocess, const vit_imag
     normalise(tensor, resized.pixels, resized.width * 3, &x, &y, p);
     vit_image_release(&resized);
     return VIT_OK;
+}
+
+unsigned image_reduction(const vit_preprocess *preprocess, size_t width, size_t height)
+{
+    size_t to_width = width, to_height = height;
+    unsigned by = 8;
+    if (check(preprocess, NULL) != VIT_OK || resized_size(preprocess, &to_width, &to_height, NULL) != VIT_OK)
+        return 1; /* vit_preprocess_apply() says why, of the picture as it is */
+    while (by > 1 && (width / by < to_width || height / by < to_height))
+        by /= 2;
+    return by;
+}
+
+vit_status vit_preprocess_decode(const vit_preprocess *preprocess, vit_image *image, const void *bytes, size_t length,
+                                 size_t max_pixels, vit_error *err)
+{
+    const struct image_source source = {bytes, length, max_pixels, preprocess};
+    return image_decode(image, &source, err);
 }
 
 vit_status vit_preprocess_undo(const vit_preprocess *preprocess, const float *tensor, vit_image *out, vit_error *err)
@@ -194,7 +212,7 @@ vit_status vit_preprocess_undo(const vit_preprocess *preprocess, const float *te
 vit_status vit_preprocess_region(const vit_preprocess *preprocess, size_t width, size_t height, vit_region *region,
                                  vit_error *err)
 {
-    struct axis x, y;
+    struct axis x = {0}, y = {0};
     vit_status status = plan(preprocess, width, height, &x, &y, err);
     if (status != VIT_OK)
         return status;

@@ -9,239 +9,136 @@
  * 224 that saves a third of the work, and each output pixel is independent of the others, so the bits stay
  * the same.
  *
- * The inner loops multiply by the 16-bit halves of the weights, because SSE2, which every x86-64 has,
- * multiplies and adds pairs of 16-bit numbers in one instruction. Sums are taken modulo 2^32: both halves may
- * wrap on the way to a result that fits.
+ * The vertical pass sums whole lines of bytes (weigh.h). So does the horizontal one: it turns 16 rows on their
+ * side, where the three channels of a pixel are a line of 48 bytes, sums those, and turns the sums back.
  */
 #include "engine/image/image.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__SSE2__) && !defined(RESAMPLE_PORTABLE)
-#define VECTORS 1
-#include <immintrin.h>
-#endif
-
 #include "engine/base/error.h"
 #include "engine/image/taps.h"
+#include "engine/image/weigh.h"
 
 /* 3 GiB; nobody asks for more, and every size computed here stays far from overflow. */
 #define MAX_RESULT_PIXELS ((size_t)1 << 30)
-#define HALF (1u << (TAPS_PRECISION_BITS - 1))
 
-/* ---- inner loops ---- */
+/* ---- rows on their side ---- */
 
-static uint8_t clip(uint32_t sum)
+#define ROWS 16u
+#define PIXEL (3 * ROWS) /* bytes from a pixel to the next of rows on their side */
+_Static_assert(PIXEL == WEIGH_LANES, "a pixel of all rows is summed at once");
+
+typedef uint8_t lane __attribute__((vector_size(ROWS)));
+struct tile {
+    lane lanes[ROWS];
+};
+
+/* Interleaves the upper half of the lanes with the lower, as a riffle does cards. */
+static inline void riffle(struct tile *to, const struct tile *from)
 {
-    int32_t value = (int32_t)sum >> TAPS_PRECISION_BITS;
-    return value < 0 ? 0 : value > 255 ? 255 : (uint8_t)value;
-}
-
-static uint32_t weigh(const struct pair *pair, unsigned first, unsigned second)
-{
-    uint32_t low = (uint32_t)(pair->low[0] * (int)first + pair->low[1] * (int)second);
-    uint32_t high = (uint32_t)(pair->high[0] * (int)first + pair->high[1] * (int)second);
-    return low + (high << 16);
-}
-
-#ifdef VECTORS
-
-static __m128i load4(const uint8_t *p)
-{
-    int32_t four;
-    memcpy(&four, p, 4);
-    return _mm_cvtsi32_si128(four);
-}
-
-static __m128i splat(const int16_t *two)
-{
-    int32_t both;
-    memcpy(&both, two, 4);
-    return _mm_set1_epi32(both);
-}
-
-static __m128i finish(__m128i low, __m128i high)
-{
-    __m128i sum = _mm_add_epi32(low, _mm_slli_epi32(high, 16));
-    return _mm_srai_epi32(sum, TAPS_PRECISION_BITS);
-}
-
-/* One row [n, 3]. Four bytes are read and written for each pixel's three: up to 4 bytes behind both rows, and
- * with an odd last tap 3 more behind the input, must be there. */
-static void row_horizontal(uint8_t *out, const uint8_t *in, const struct taps *taps)
-{
-    const __m128i zero = _mm_setzero_si128(), half = _mm_set1_epi32(HALF);
-    for (size_t i = 0; i < taps->outputs; i++, out += 3) {
-        const uint8_t *p = in + taps->first[i] * 3;
-        const struct pair *pair = taps->pairs + i * taps->pairs_each, *end = pair + (taps->count[i] + 1) / 2;
-        __m128i low = half, high = zero;
-        for (; pair < end; pair++, p += 6) {
-            __m128i v = _mm_unpacklo_epi8(_mm_unpacklo_epi8(load4(p), load4(p + 3)),
-                                          zero); /* r r g g b b - - */
-            low = _mm_add_epi32(low, _mm_madd_epi16(v, splat(pair->low)));
-            high = _mm_add_epi32(high, _mm_madd_epi16(v, splat(pair->high)));
-        }
-        __m128i words = _mm_packs_epi32(finish(low, high), zero);
-        int32_t four = _mm_cvtsi128_si32(_mm_packus_epi16(words, zero));
-        memcpy(out, &four, 4);
+    for (unsigned i = 0; i < ROWS / 2; i++) {
+        const lane a = from->lanes[i], b = from->lanes[i + ROWS / 2];
+        to->lanes[2 * i] =
+            __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+        to->lanes[2 * i + 1] =
+            __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
     }
 }
 
-static bool two_rows_at_once(void)
+/* Byte i of lane k becomes byte k of lane i: a byte's number k * 16 + i, 8 bits, is turned by 4 of them. */
+static inline void transpose(struct tile *tile)
 {
-    return __builtin_cpu_supports("avx2");
+    struct tile other;
+    riffle(&other, tile);
+    riffle(tile, &other);
+    riffle(&other, tile);
+    riffle(tile, &other);
 }
 
-/* Two rows, one in each half of the vectors; eight bytes are read where row_horizontal() reads four. */
-__attribute__((target("avx2"))) static void two_rows_horizontal(uint8_t *out, const uint8_t *in,
-                                                                size_t stride, const struct taps *taps)
+/* Byte x of row r goes to sides[x * ROWS + r]. sides is as long as whole tiles. */
+static void turn_rows(uint8_t *sides, const uint8_t *const rows[ROWS], size_t bytes)
 {
-    const __m256i zero = _mm256_setzero_si256(), half = _mm256_set1_epi32(HALF);
-    const __m256i spread = _mm256_broadcastsi128_si256(
-        _mm_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1)); /* r r g g b b - - */
-    uint8_t *below = out + taps->outputs * 3;
-    for (size_t i = 0; i < taps->outputs; i++, out += 3, below += 3) {
-        const uint8_t *p = in + taps->first[i] * 3;
-        const struct pair *pair = taps->pairs + i * taps->pairs_each, *end = pair + (taps->count[i] + 1) / 2;
-        __m256i low = half, high = zero;
-        for (; pair < end; pair++, p += 6) {
-            __m128i upper = _mm_loadl_epi64((const __m128i *)p);
-            __m128i lower = _mm_loadl_epi64((const __m128i *)(p + stride));
-            __m256i v = _mm256_shuffle_epi8(_mm256_set_m128i(lower, upper), spread);
-            int32_t weights[2];
-            memcpy(weights, pair, sizeof weights);
-            low = _mm256_add_epi32(low, _mm256_madd_epi16(v, _mm256_set1_epi32(weights[0])));
-            high = _mm256_add_epi32(high, _mm256_madd_epi16(v, _mm256_set1_epi32(weights[1])));
-        }
-        __m256i sum = _mm256_add_epi32(low, _mm256_slli_epi32(high, 16));
-        __m256i words = _mm256_packs_epi32(_mm256_srai_epi32(sum, TAPS_PRECISION_BITS), zero);
-        __m256i bytes = _mm256_packus_epi16(words, zero);
-        int32_t four[2] = {_mm_cvtsi128_si32(_mm256_castsi256_si128(bytes)),
-                           _mm_cvtsi128_si32(_mm256_extracti128_si256(bytes, 1))};
-        if (i + 1 < taps->outputs)
-            memcpy(out, four, 4);
-        else
-            memcpy(out, four, 3); /* the first pixel of the row below is done */
-        memcpy(below, four + 1, 4);
-    }
-}
-
-/* Eight columns of bytes at a time; returns how many were done. */
-static size_t row_vertical_fast(uint8_t *out, const uint8_t *in, size_t stride, size_t bytes, size_t count,
-                                const struct pair *pairs)
-{
-    const __m128i zero = _mm_setzero_si128(), half = _mm_set1_epi32(HALF);
+    struct tile tile = {0};
     size_t x = 0;
-    for (; x + 8 <= bytes; x += 8) {
-        const uint8_t *p = in + x;
-        __m128i low0 = half, low1 = half, high0 = zero, high1 = zero;
-        for (size_t y = 0; y < count; y += 2, p += 2 * stride) {
-            const struct pair *pair = &pairs[y / 2];
-            __m128i a = _mm_loadl_epi64((const __m128i *)p);
-            __m128i b = y + 1 < count ? _mm_loadl_epi64((const __m128i *)(p + stride)) : zero;
-            __m128i both = _mm_unpacklo_epi8(a, b);
-            __m128i v0 = _mm_unpacklo_epi8(both, zero), v1 = _mm_unpackhi_epi8(both, zero);
-            __m128i low = splat(pair->low), high = splat(pair->high);
-            low0 = _mm_add_epi32(low0, _mm_madd_epi16(v0, low));
-            low1 = _mm_add_epi32(low1, _mm_madd_epi16(v1, low));
-            high0 = _mm_add_epi32(high0, _mm_madd_epi16(v0, high));
-            high1 = _mm_add_epi32(high1, _mm_madd_epi16(v1, high));
-        }
-        __m128i words = _mm_packs_epi32(finish(low0, high0), finish(low1, high1));
-        _mm_storel_epi64((__m128i *)(out + x), _mm_packus_epi16(words, zero));
+    for (; x + ROWS <= bytes; x += ROWS) {
+        for (unsigned r = 0; r < ROWS; r++)
+            memcpy(&tile.lanes[r], rows[r] + x, ROWS);
+        transpose(&tile);
+        memcpy(sides + x * ROWS, &tile, sizeof tile);
     }
-    return x;
+    if (x == bytes)
+        return;
+    for (unsigned r = 0; r < ROWS; r++)
+        memcpy(&tile.lanes[r], rows[r] + x, bytes - x);
+    transpose(&tile);
+    memcpy(sides + x * ROWS, &tile, sizeof tile);
 }
 
-#else
-
-static bool two_rows_at_once(void)
+/* The way back: `bytes` (up to ROWS) of each of `rows` rows, stride apart. */
+static void turn_back(uint8_t *out, size_t stride, size_t rows, const uint8_t *sides, size_t bytes)
 {
-    return false;
-}
-
-static void two_rows_horizontal(uint8_t *out, const uint8_t *in, size_t stride, const struct taps *taps)
-{
-    (void)out, (void)in, (void)stride, (void)taps;
-}
-
-static void row_horizontal(uint8_t *out, const uint8_t *in, const struct taps *taps)
-{
-    for (size_t i = 0; i < taps->outputs; i++, out += 3) {
-        const uint8_t *p = in + taps->first[i] * 3;
-        const struct pair *pairs = taps->pairs + i * taps->pairs_each;
-        uint32_t sum[3] = {HALF, HALF, HALF};
-        for (size_t x = 0; x < taps->count[i]; x += 2, p += 6)
-            for (int c = 0; c < 3; c++)
-                sum[c] += weigh(&pairs[x / 2], p[c], p[c + 3]);
-        for (int c = 0; c < 3; c++)
-            out[c] = clip(sum[c]);
-    }
-}
-
-static size_t row_vertical_fast(uint8_t *out, const uint8_t *in, size_t stride, size_t bytes, size_t count,
-                                const struct pair *pairs)
-{
-    (void)out, (void)in, (void)stride, (void)bytes, (void)count, (void)pairs;
-    return 0;
-}
-
-#endif
-
-/* One row of bytes from `count` rows at in, stride apart. */
-static void row_vertical(uint8_t *out, const uint8_t *in, size_t stride, size_t bytes, size_t count,
-                         const struct pair *pairs)
-{
-    for (size_t x = row_vertical_fast(out, in, stride, bytes, count, pairs); x < bytes; x++) {
-        const uint8_t *p = in + x;
-        uint32_t sum = HALF;
-        for (size_t y = 0; y < count; y += 2, p += 2 * stride)
-            sum += weigh(&pairs[y / 2], p[0], y + 1 < count ? p[stride] : 0);
-        out[x] = clip(sum);
-    }
+    struct tile tile;
+    memcpy(&tile, sides, sizeof tile);
+    transpose(&tile);
+    for (size_t r = 0; r < rows; r++, out += stride)
+        if (bytes == ROWS)
+            memcpy(out, &tile.lanes[r], ROWS);
+        else
+            memcpy(out, &tile.lanes[r], bytes);
 }
 
 /* ---- passes ---- */
 
-/* Rows [top, top + rows) of in, each resampled to taps->outputs pixels. */
-static vit_status pass_horizontal(vit_image *out, const vit_image *in, size_t top, size_t rows,
+/* Up to ROWS rows of taps->outputs pixels from inputs on their side, of which the first is taps->first[0]. */
+static void weigh_sides(weigher *weigh, uint8_t *out, size_t rows, const uint8_t *sides, const struct taps *taps)
+{
+    uint8_t sums[ROWS * PIXEL]; /* of 16 pixels, on their side */
+    const size_t stride = taps->outputs * 3;
+    for (size_t i = 0; i < taps->outputs; i += ROWS) {
+        const size_t pixels = taps->outputs - i < ROWS ? taps->outputs - i : ROWS;
+        for (size_t k = i; k < i + pixels; k++)
+            weigh(sums + (k - i) * PIXEL, sides + (taps->first[k] - taps->first[0]) * PIXEL, PIXEL,
+                  taps->weights + k * taps->weights_each, taps->count[k]);
+        for (size_t x = 0; x < pixels * 3; x += ROWS)
+            turn_back(out + i * 3 + x, stride, rows, sums + x * ROWS, pixels * 3 - x < ROWS ? pixels * 3 - x : ROWS);
+    }
+}
+
+/* Rows [top, top + height) of in, each resampled to taps->outputs pixels. */
+static vit_status pass_horizontal(weigher *weigh, vit_image *out, const vit_image *in, size_t top, size_t height,
                                   const struct taps *taps, vit_error *err)
 {
-    size_t stride = in->width * 3;
-    uint8_t *last = calloc(stride + IMAGE_SLACK, 1);
-    if (last == NULL)
+    const size_t last = taps->outputs - 1, first = taps->first[0];
+    const size_t bytes = (taps->first[last] + taps->count[last] - first) * 3;
+    uint8_t *sides = malloc((bytes + ROWS) * ROWS);
+    if (sides == NULL)
         return vit_error_set(err, VIT_ERR_NO_MEMORY, "no memory to resize the image");
-    vit_status status = image_allocate(out, taps->outputs, rows, err);
-    bool vectors = two_rows_at_once();
-    for (size_t y = 0; status == VIT_OK && y < rows; y++) {
-        const uint8_t *row = in->pixels + (top + y) * stride;
-        uint8_t *to = out->pixels + y * taps->outputs * 3;
-        size_t behind = (in->height - top - y - 1) * stride;
-        if (vectors && y + 1 < rows && behind >= stride + IMAGE_SLACK) {
-            two_rows_horizontal(to, row, stride, taps);
-            y++;
-            continue;
-        }
-        if (behind < IMAGE_SLACK) /* too near the end to read past the row */
-            row = memcpy(last, row, stride);
-        row_horizontal(to, row, taps);
+    vit_status status = image_allocate(out, taps->outputs, height, err);
+    for (size_t y = 0; status == VIT_OK && y < height; y += ROWS) {
+        const size_t count = height - y < ROWS ? height - y : ROWS;
+        const uint8_t *rows[ROWS];
+        for (size_t r = 0; r < ROWS; r++) /* where rows are missing, the last one stands in */
+            rows[r] = in->pixels + ((top + y + (r < count ? r : count - 1)) * in->width + first) * 3;
+        turn_rows(sides, rows, bytes);
+        weigh_sides(weigh, out->pixels + y * taps->outputs * 3, count, sides, taps);
     }
-    free(last);
+    free(sides);
     return status;
 }
 
 /* Columns [left, left + width) of in, resampled to taps->outputs rows; taps count rows from `top` on. */
-static vit_status pass_vertical(vit_image *out, const vit_image *in, size_t left, size_t width, size_t top,
-                                const struct taps *taps, vit_error *err)
+static vit_status pass_vertical(weigher *weigh, vit_image *out, const vit_image *in, size_t left, size_t width,
+                                size_t top, const struct taps *taps, vit_error *err)
 {
     vit_status status = image_allocate(out, width, taps->outputs, err);
     if (status != VIT_OK)
         return status;
-    size_t stride = in->width * 3;
+    const size_t stride = in->width * 3;
     for (size_t i = 0; i < taps->outputs; i++)
-        row_vertical(out->pixels + i * width * 3, in->pixels + (taps->first[i] - top) * stride + left * 3,
-                     stride, width * 3, taps->count[i], taps->pairs + i * taps->pairs_each);
+        weigh_lines(weigh, out->pixels + i * width * 3, in->pixels + (taps->first[i] - top) * stride + left * 3,
+                    stride, width * 3, taps->weights + i * taps->weights_each, taps->count[i]);
     return VIT_OK;
 }
 
@@ -253,6 +150,8 @@ static vit_status resize_filtered(vit_image *out, const vit_image *in, const str
     vit_image narrowed = {0};
     vit_status status = VIT_OK;
     size_t top = w->y, height = w->height;
+    weigher *list[2];
+    weighers_available(list);
     if (down)
         status = taps_init(&rows, &(struct taps_range){in->height, w->full_height, w->y, w->height}, filter,
                            err);
@@ -264,10 +163,10 @@ static vit_status resize_filtered(vit_image *out, const vit_image *in, const str
         status = taps_init(&columns, &(struct taps_range){in->width, w->full_width, w->x, w->width}, filter,
                            err);
     if (status == VIT_OK && across)
-        status = pass_horizontal(down ? &narrowed : out, in, top, height, &columns, err);
+        status = pass_horizontal(list[0], down ? &narrowed : out, in, top, height, &columns, err);
     if (status == VIT_OK && down)
-        status = across ? pass_vertical(out, &narrowed, 0, w->width, top, &rows, err)
-                        : pass_vertical(out, in, w->x, w->width, 0, &rows, err);
+        status = across ? pass_vertical(list[0], out, &narrowed, 0, w->width, top, &rows, err)
+                        : pass_vertical(list[0], out, in, w->x, w->width, 0, &rows, err);
     vit_image_release(&narrowed);
     taps_release(&columns);
     taps_release(&rows);

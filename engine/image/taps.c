@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "engine/base/error.h"
+#include "engine/image/weigh.h"
 
 #ifdef __FAST_MATH__
 #error "taps.c must not be compiled with -ffast-math: its weights would no longer be Pillow's"
@@ -87,16 +88,14 @@ void taps_release(struct taps *taps)
 {
     free(taps->first);
     free(taps->count);
-    free(taps->pairs);
+    free(taps->weights);
     *taps = (struct taps){0};
 }
 
-static void pair_set(struct pair *pair, int slot, double weight)
+static int32_t fixed_point(double weight)
 {
-    double scaled = weight * (1 << TAPS_PRECISION_BITS);
-    int32_t fixed = (int32_t)(weight < 0 ? scaled - 0.5 : scaled + 0.5);
-    pair->low[slot] = (int16_t)(fixed & 0xFFFF);
-    pair->high[slot] = (int16_t)((fixed - pair->low[slot]) / 65536);
+    const double scaled = weight * (1 << WEIGHT_BITS);
+    return (int32_t)(weight < 0 ? scaled - 0.5 : scaled + 0.5);
 }
 
 /* Fills slot i, which is output number range->start + i; w is scratch. */
@@ -114,9 +113,9 @@ static void taps_fill(struct taps *taps, size_t i, const struct taps_range *rang
         w[x] = filter->weight(((double)(x + first) - centre + 0.5) * inverse);
         sum += w[x];
     }
-    struct pair *pairs = taps->pairs + i * taps->pairs_each;
+    int32_t *weights = taps->weights + i * taps->weights_each;
     for (size_t x = 0; x < count; x++)
-        pair_set(&pairs[x / 2], x % 2, sum != 0.0 ? w[x] / sum : w[x]);
+        weights[x] = fixed_point(sum != 0.0 ? w[x] / sum : w[x]);
     taps->first[i] = first;
     taps->count[i] = count;
 }
@@ -131,12 +130,12 @@ vit_status taps_init(struct taps *taps, const struct taps_range *range, vit_filt
     if (range->in_size > INT_MAX || range->outputs > INT_MAX / (ksize * sizeof(double)))
         return vit_error_set(err, VIT_ERR_IMAGE_SIZE, "cannot resize %zu pixels to %zu: send a smaller image",
                              range->in_size, range->out_size);
-    *taps = (struct taps){.outputs = range->outputs, .pairs_each = (ksize + 1) / 2};
+    *taps = (struct taps){.outputs = range->outputs, .weights_each = ksize};
     taps->first = calloc(taps->outputs, sizeof *taps->first);
     taps->count = calloc(taps->outputs, sizeof *taps->count);
-    taps->pairs = calloc(taps->outputs * taps->pairs_each, sizeof *taps->pairs);
+    taps->weights = calloc(taps->outputs * taps->weights_each, sizeof *taps->weights);
     double *scratch = malloc(ksize * sizeof *scratch);
-    bool enough = taps->first != NULL && taps->count != NULL && taps->pairs != NULL && scratch != NULL;
+    bool enough = taps->first != NULL && taps->count != NULL && taps->weights != NULL && scratch != NULL;
     for (size_t i = 0; enough && i < taps->outputs; i++)
         taps_fill(taps, i, range, scale, filter, scratch);
     free(scratch);

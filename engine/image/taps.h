@@ -6,19 +6,12 @@
 
 #include "vit_image.h"
 
-#define TAPS_PRECISION_BITS 22
-
-/* Two neighbouring inputs' weights, each high * 65536 + low with both halves signed. An odd last input is
- * paired with a weight of zero. */
-struct pair {
-    int16_t low[2], high[2];
-};
-
-/* For each output: its first input, its number of inputs, its weights from pairs + i * pairs_each on. */
+/* For each output: its first input, its number of inputs, its weights (of WEIGHT_BITS fraction bits) from
+ * weights + i * weights_each on. First inputs, and ends, never decrease from one output to the next. */
 struct taps {
-    size_t outputs, pairs_each;
+    size_t outputs, weights_each;
     size_t *first, *count;
-    struct pair *pairs;
+    int32_t *weights;
 };
 
 /* Outputs [start, start + outputs) of in_size inputs resized to out_size. */

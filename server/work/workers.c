@@ -97,15 +97,16 @@ static bool allocate_results(struct job_image *image, const vit_model_info *info
 
 static bool decode_and_preprocess(const struct worker *worker, struct job_image *image)
 {
-    const vit_model_info *info = vit_model_describe(worker->pool->setup.registry->entries[image->job->model].model);
+    const struct registry_entry *entry = &worker->pool->setup.registry->entries[image->job->model];
+    const vit_model_info *info = vit_model_describe(entry->model);
     if (!allocate_results(image, info)) {
         fail(&image->error, VIT_ERR_NO_MEMORY, "out of memory");
         set_failed(image, FAILURE_INTERNAL, VIT_ERR_NO_MEMORY);
         return false;
     }
     vit_image picture = {0};
-    vit_status status =
-        vit_image_decode(&picture, image->bytes, image->length, worker->pool->setup.max_pixels, &image->error);
+    vit_status status = vit_preprocess_decode(entry->draft ? info->preprocess : NULL, &picture, image->bytes, image->length,
+                                              worker->pool->setup.max_pixels, &image->error);
     enum image_failure failure = FAILURE_IMAGE;
     if (status == VIT_OK) {
         failure = FAILURE_PREPROCESS;
