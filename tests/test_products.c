@@ -46,7 +46,7 @@ static void multiply(const struct packed *packed, struct product *p, float facto
             operand = packed_operand(packed, scratch);
             packed->products->convert(&operand, p->a + row * p->lda, p->lda, factor, here, p->k);
         }
-        packed_multiply(packed, p->c + row * p->ldc, p->ldc, &operand, here, add);
+        packed_multiply(packed, p->c + row * p->ldc, p->ldc, &operand, here, 0, p->k, add);
     }
     free(scratch);
 }
@@ -154,8 +154,10 @@ START_TEST(test_long_rows)
         const struct operand operand = packed_operand(&packed, scratch);
         const size_t rows = packed_block_rows(tables[0], LONG) < ROWS ? packed_block_rows(tables[0], LONG) : ROWS;
         ck_assert(!packed_takes(&packed, LONG, 1));
-        tables[0]->convert(&operand, a, LONG, 1, rows, LONG);
-        packed_multiply(&packed, c, COLUMNS, &operand, rows, false);
+        for (size_t k = 0, step = packed_block_k(tables[0], LONG); k < LONG; k += step) {
+            tables[0]->convert(&operand, a + k, LONG, 1, rows, step);
+            packed_multiply(&packed, c, COLUMNS, &operand, rows, k, step, k > 0);
+        }
         for (size_t i = 0; i < rows * COLUMNS; i++) {
             double wanted = 0;
             for (size_t q = 0; q < LONG; q++)

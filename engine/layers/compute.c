@@ -72,26 +72,39 @@ static void clear(float *c, size_t ldc, size_t rows, size_t n)
         memset(c + row * ldc, 0, n * sizeof *c);
 }
 
+/* A block of rows, as much of k at a time as stays in cache. */
+static void multiply_block(const struct compute *compute, const struct packed *b, float *c, size_t ldc, const float *a,
+                           size_t lda, float factor, size_t rows, bool add, float *scratch)
+{
+    const size_t step = packed_block_k(b->products, b->k);
+    for (size_t first = 0; first < b->k; first += step) {
+        const size_t count = b->k - first < step ? b->k - first : step;
+        struct operand operand = packed_as_it_is(a + first, lda);
+        if (!packed_takes(b, lda, factor)) {
+            const vit_stage before = compute_enter(compute, VIT_STAGE_PACKING);
+            operand = packed_operand(b, scratch);
+            b->products->convert(&operand, a + first, lda, factor, rows, count);
+            compute_enter(compute, before);
+        }
+        packed_multiply(b, c, ldc, &operand, rows, first, count, add || first > 0);
+    }
+}
+
+/* Blocks of about the same size. */
 void compute_packed(const struct compute *compute, const struct packed *b, float *c, size_t ldc, const float *a, size_t lda,
                     float factor, size_t rows, bool add, float *scratch)
 {
+    const size_t most = packed_block_rows(b->products, b->k), blocks = (rows + most - 1) / most;
     count(compute, rows, b->n, b->k);
     if (counts_only(compute)) {
         clear(c, ldc, rows, b->n);
         return;
     }
-    const size_t step = packed_block_rows(b->products, b->k);
-    for (size_t first = 0; first < rows; first += step) {
-        const size_t here = rows - first < step ? rows - first : step;
-        const float *from = a + first * lda;
-        struct operand operand = packed_as_it_is(from, lda);
-        if (!packed_takes(b, lda, factor)) {
-            const vit_stage before = compute_enter(compute, VIT_STAGE_PACKING);
-            operand = packed_operand(b, scratch);
-            b->products->convert(&operand, from, lda, factor, here, b->k);
-            compute_enter(compute, before);
-        }
-        packed_multiply(b, c + first * ldc, ldc, &operand, here, add);
+    for (size_t first = 0, block = 0; block < blocks; block++) {
+        const size_t left = rows - first, even = (left + blocks - block - 1) / (blocks - block);
+        const size_t rounded = (even + PACKED_ROWS - 1) / PACKED_ROWS * PACKED_ROWS, here = rounded < left ? rounded : left;
+        multiply_block(compute, b, c + first * ldc, ldc, a + first * lda, lda, factor, here, add, scratch);
+        first += here;
     }
 }
 

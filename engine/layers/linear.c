@@ -4,7 +4,7 @@
 
 #include "engine/layers/layers.h"
 
-enum { MLP_ROWS = 96 };
+enum { MLP_ROWS = 240 };
 
 struct call {
     const struct linear *linear;

@@ -50,17 +50,21 @@ struct packed packed_columns(const struct packed *packed, size_t first, size_t c
 size_t packed_panel_floats(const struct packed *packed);
 const float *packed_panel(const struct packed *packed, size_t first, float *memory);
 
-/* The rows of a that are converted and multiplied at a time, the floats of memory that they need, and the operand in that
- * memory, 64-byte aligned. */
+/* What is converted and multiplied at a time stays in the L2 cache while the panels pass: so many rows of a at most, and of
+ * each so much of k. packed_scratch(): the floats of memory that this needs; packed_operand(): the operand in that memory,
+ * 64-byte aligned. */
 size_t packed_block_rows(const struct products *products, size_t k);
+size_t packed_block_k(const struct products *products, size_t k);
 size_t packed_scratch(const struct products *products, size_t k);
 struct operand packed_operand(const struct packed *b, float *scratch);
 
-/* Whether the kernels read rows of a as they stand, lda floats apart: the operand then is what packed_as_it_is() gives. */
+/* Whether the kernels read rows of a as they stand, lda floats apart: the operand then is what packed_as_it_is() gives. Rows
+ * one behind the other on a page would share a few sets of the cache. */
 bool packed_takes(const struct packed *b, size_t lda, float factor);
 struct operand packed_as_it_is(const float *a, size_t lda);
 
-/* c [rows, n] (+)= operand b, ldc floats from row to row of c. */
-void packed_multiply(const struct packed *b, float *c, size_t ldc, const struct operand *operand, size_t rows, bool add);
+/* c [rows, n] (+)= operand b, of b's rows first_k .. first_k + count_k - 1 alone; ldc floats from row to row of c. */
+void packed_multiply(const struct packed *b, float *c, size_t ldc, const struct operand *operand, size_t rows, size_t first_k,
+                     size_t count_k, bool add);
 
 #endif
