@@ -1,7 +1,6 @@
 /* bf16_avx512.c - bf16 products by VDPBF16PS; the Makefile compiles this file for the instruction set. */
 #if defined(__x86_64__)
 #define LANES 16
-#include <immintrin.h>
 #include <stdbool.h>
 
 #include "engine/math/kernels/lanes.h"

@@ -25,15 +25,12 @@ static void find_range(const float *x, float factor, size_t k, float *least, flo
     vec low = {0}, high = {0}, nothing = {0};
     for (size_t i = 0; i < k; i += LANES) {
         const vec v = factor * (k - i >= LANES ? load(x + i) : load_part(x + i, k - i, 0));
-        low = choose(v < low, v, low);
-        high = choose(v > high, v, high);
+        low = vec_min(v, low);
+        high = vec_max(v, high);
         nothing += v * 0.0f;
     }
-    *least = *most = 0;
-    for (size_t i = 0; i < LANES; i++) {
-        *least = low[i] < *least ? low[i] : *least;
-        *most = high[i] > *most ? high[i] : *most;
-    }
+    *least = -max_lanes(-low);
+    *most = max_lanes(high);
     *broken = sum_lanes(nothing);
 }
 

@@ -1,7 +1,6 @@
 /* int8_avx2.c - int8 products by AVX-VNNI; the Makefile compiles this file for the instruction set. */
 #if defined(__x86_64__)
 #define LANES 8
-#include <immintrin.h>
 #include <stdbool.h>
 
 #include "engine/math/kernels/lanes.h"

@@ -1,7 +1,6 @@
 /* int8_avx512.c - int8 products by AVX-512 VNNI; the Makefile compiles this file for the instruction set. */
 #if defined(__x86_64__)
 #define LANES 16
-#include <immintrin.h>
 #include <stdbool.h>
 
 #include "engine/math/kernels/lanes.h"

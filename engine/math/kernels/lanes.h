@@ -2,6 +2,7 @@
  * lanes.h - vectors of LANES (8 or 16) numbers in GCC's vector extensions, for a file that is compiled for the instruction
  * set. Loads and stores need no alignment.
  */
+#include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -31,16 +32,49 @@ static inline void store(float *p, vec value)
     *(vec_unaligned *)p = value;
 }
 
+static const ivec lane_numbers = {0, 1, 2, 3, 4, 5, 6, 7,
+#if LANES == 16
+                                  8, 9, 10, 11, 12, 13, 14, 15
+#endif
+};
+
+/* The first `count` lanes, the others `padding`. */
 static inline vec load_part(const float *p, size_t count, float padding)
 {
-    vec value = splat(padding);
-    memcpy(&value, p, count * sizeof *p);
-    return value;
+#if LANES == 16
+    return (vec)_mm512_mask_loadu_ps((__m512)splat(padding), (__mmask16)((1u << count) - 1), p);
+#else
+    const ivec mask = lane_numbers < (int32_t)count;
+    return (vec)_mm256_blendv_ps((__m256)splat(padding), _mm256_maskload_ps(p, (__m256i)mask), (__m256)mask);
+#endif
 }
 
 static inline void store_part(float *p, vec value, size_t count)
 {
-    memcpy(p, &value, count * sizeof *p);
+#if LANES == 16
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << count) - 1), (__m512)value);
+#else
+    _mm256_maskstore_ps(p, (__m256i)(lane_numbers < (int32_t)count), (__m256)value);
+#endif
+}
+
+/* Where a or b is NaN: b. */
+static inline vec vec_max(vec a, vec b)
+{
+#if LANES == 16
+    return (vec)_mm512_max_ps((__m512)a, (__m512)b);
+#else
+    return (vec)_mm256_max_ps((__m256)a, (__m256)b);
+#endif
+}
+
+static inline vec vec_min(vec a, vec b)
+{
+#if LANES == 16
+    return (vec)_mm512_min_ps((__m512)a, (__m512)b);
+#else
+    return (vec)_mm256_min_ps((__m256)a, (__m256)b);
+#endif
 }
 
 /* mask ? a : b, lane by lane; mask is all ones or all zeros as comparisons give it. */
@@ -51,8 +85,14 @@ static inline vec choose(ivec mask, vec a, vec b)
 
 static inline float sum_lanes(vec x)
 {
-    float sum = 0;
-    for (int i = 0; i < LANES; i++)
-        sum += x[i];
-    return sum;
+    for (int32_t half = LANES / 2; half > 0; half /= 2)
+        x += __builtin_shuffle(x, lane_numbers ^ half);
+    return x[0];
+}
+
+static inline float max_lanes(vec x)
+{
+    for (int32_t half = LANES / 2; half > 0; half /= 2)
+        x = vec_max(x, __builtin_shuffle(x, lane_numbers ^ half));
+    return x[0];
 }

@@ -14,11 +14,6 @@
 #include "engine/math/kernels/kernels.h"
 #include "engine/math/kernels/lanes.h"
 
-static inline vec vec_max(vec a, vec b)
-{
-    return choose(a > b, a, b);
-}
-
 static inline vec vec_abs(vec x)
 {
     return (vec)((ivec)x & 0x7fffffff);
@@ -28,8 +23,7 @@ static inline vec vec_abs(vec x)
  * 6e-9). Arguments are clamped to where the result is a normal float. */
 static inline vec vec_exp(vec x)
 {
-    x = choose(x < splat(-87.3f), splat(-87.3f), x);
-    x = choose(x > splat(88.0f), splat(88.0f), x);
+    x = vec_min(splat(88.0f), vec_max(splat(-87.3f), x));
     const vec round_to_integer = splat(12582912.0f); /* 1.5 * 2^23: adding it leaves no fraction bits */
     vec n = (x * 1.44269504f + round_to_integer) - round_to_integer;
     vec r = x - n * 0.693359375f; /* ln 2 in two parts, the first exact in products with n */
@@ -104,7 +98,7 @@ static inline vec vec_gelu_quick(vec x)
 /* NaN stays NaN, so that an overflow shows in the result. */
 static inline vec at_least(vec x, float floor)
 {
-    return choose(x < splat(floor), splat(floor), x);
+    return vec_max(splat(floor), x);
 }
 
 static inline vec vec_relu(vec x)
@@ -125,9 +119,7 @@ static void softmax_row(float *x, size_t n)
         max = vec_max(max, load(x + i));
     if (rest > 0)
         max = vec_max(max, load_part(x + whole, rest, -INFINITY));
-    float largest = max[0];
-    for (int i = 1; i < LANES; i++)
-        largest = max[i] > largest ? max[i] : largest;
+    const float largest = max_lanes(max);
 
     for (size_t i = 0; i < whole; i += LANES) {
         vec e = vec_exp(load(x + i) - largest);
