@@ -67,7 +67,7 @@ $(KERNELS)/fp32_avx2.o: ISA := $(AVX2) $(TILES)
 $(KERNELS)/fp32_avx512.o: ISA := $(AVX512) $(TILES)
 $(KERNELS)/bf16_avx512.o: ISA := $(AVX512) -mavx512bw -mavx512vl -mavx512bf16 $(TILES) $(EXACT)
 $(KERNELS)/int8_avx512.o: ISA := $(AVX512) -mavx512bw -mavx512vl -mavx512vnni $(TILES) $(EXACT)
-$(KERNELS)/int8_avx2.o: ISA := -mavx2 -mavxvnni $(TILES) $(EXACT)
+$(KERNELS)/int8_avx2.o: ISA := $(AVX2) -mavxvnni $(TILES) $(EXACT)
 $(KERNELS)/products_generic.o: ISA := $(EXACT)
 
 # what web.c takes into the binary

@@ -187,12 +187,16 @@ static void drop(const struct loader *loader, const float **weight, const struct
     *weight = NULL;
 }
 
-vit_status load_packed(const struct loader *loader, struct linear *linear)
+static vit_status pack_linear(const struct loader *loader, struct linear *linear, vit_dtype dtype)
 {
-    vit_status status =
-        pack(loader, &linear->packed, linear->weight, linear->out, linear->in, loader->folder->dtype);
+    vit_status status = pack(loader, &linear->packed, linear->weight, linear->out, linear->in, dtype);
     drop(loader, &linear->weight, &linear->packed);
     return status;
+}
+
+vit_status load_packed(const struct loader *loader, struct linear *linear)
+{
+    return pack_linear(loader, linear, loader->folder->dtype);
 }
 
 vit_status load_packed_kept(const struct loader *loader, struct linear *linear)
@@ -200,9 +204,18 @@ vit_status load_packed_kept(const struct loader *loader, struct linear *linear)
     return pack(loader, &linear->packed, linear->weight, linear->out, linear->in, VIT_DTYPE_FP32);
 }
 
+/* Of attention, and of what follows it: with int8 the next better one. */
+static vit_dtype attention_dtype(const struct loader *loader)
+{
+    const vit_dtype dtype = loader->folder->dtype;
+    if (dtype != VIT_DTYPE_INT8)
+        return dtype;
+    return vit_dtype_is_fast(VIT_DTYPE_BF16) ? VIT_DTYPE_BF16 : VIT_DTYPE_FP32;
+}
+
 void load_attention_products(const struct loader *loader, struct attention *attention, size_t tokens, size_t width)
 {
-    attention->products = products_best(loader->folder->dtype == VIT_DTYPE_BF16 ? VIT_DTYPE_BF16 : VIT_DTYPE_FP32);
+    attention->products = products_best(attention_dtype(loader));
     need_scratch(loader, attention_scratch(attention, tokens, width));
 }
 
@@ -226,7 +239,8 @@ vit_status load_packed_conv(const struct loader *loader, struct conv *conv)
 
 vit_status load_packed_block(const struct loader *loader, struct block *block)
 {
-    return load_packed_all(loader, (struct linear *[]){&block->qkv, &block->proj, &block->mlp.fc1, &block->mlp.fc2}, 4);
+    vit_status status = load_packed_all(loader, (struct linear *[]){&block->qkv, &block->mlp.fc1, &block->mlp.fc2}, 3);
+    return status == VIT_OK ? pack_linear(loader, &block->proj, attention_dtype(loader)) : status;
 }
 
 /* ---- blocks ---- */

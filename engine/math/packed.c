@@ -40,7 +40,7 @@ struct packed packed_view(const struct products *products, float *memory, size_t
     struct packed packed = {.products = products, .n = n, .k = k, .words = (word *)memory};
     if (is_scaled(products)) {
         packed.scales = memory + columns * words_of(products, k);
-        packed.sums = (int32_t *)(memory + columns * words_of(products, k) + columns);
+        packed.sums = memory + columns * words_of(products, k) + columns;
     }
     return packed;
 }
@@ -92,27 +92,27 @@ struct packed packed_rows(const struct products *products, float *memory, const 
 }
 
 /* One column's weights, symmetric to 0, into its place in a panel. */
-static void quantise(int8_t *panel, size_t columns, size_t column, float *scale, int32_t *sum, const float *weight,
+static void quantise(int8_t *panel, size_t columns, size_t column, float *scale, float *sum, const float *weight,
                      size_t k)
 {
     float largest = 0;
     for (size_t i = 0; i < k; i++)
         largest = fmaxf(largest, fabsf(weight[i]));
     *scale = largest / 127.0f;
-    *sum = 0;
+    int32_t whole = 0;
     for (size_t i = 0; i < k; i++) {
         const float q = *scale > 0 ? fmaxf(-127, fminf(127, rintf(weight[i] / *scale))) : 0;
         panel[(i / 4 * columns + column) * 4 + i % 4] = (int8_t)q;
-        *sum += (int32_t)q;
+        whole += (int32_t)q;
     }
+    *sum = (float)whole * *scale;
 }
 
 static struct packed pack_int8(const struct products *products, float *memory, const float *transposed, size_t ldb,
                                size_t n, size_t k)
 {
     const size_t words = words_of(products, k), columns = products->columns, all = padded(products, n);
-    float *scales = memory + all * words;
-    int32_t *sums = (int32_t *)(scales + all);
+    float *scales = memory + all * words, *sums = scales + all;
     memset(memory, 0, packed_floats(products, n, k) * sizeof *memory);
     for (size_t column = 0; column < n; column++)
         quantise((int8_t *)((word *)memory + column / columns * columns * words), columns, column % columns,
@@ -202,7 +202,7 @@ struct operand packed_operand(const struct packed *b, float *scratch)
     const size_t stride = stride_of(b->products, b->k);
     float *scales = scratch + packed_block_rows(b->products, b->k) * stride;
     return (struct operand){.words = (word *)scratch, .stride = stride, .scales = scales,
-                            .zeros = (int32_t *)(scales + BLOCK_ROWS)};
+                            .zeros = scales + BLOCK_ROWS};
 }
 
 bool packed_takes(const struct packed *b, size_t lda, float factor)

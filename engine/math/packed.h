@@ -19,7 +19,7 @@ struct packed {
     size_t n, k;
     const word *words;     /* panels, one after the other */
     const float *scales;   /* int8: [n], filled up to whole panels */
-    const int32_t *sums;   /* int8: the same */
+    const float *sums;     /* int8: the same */
 };
 
 /* Columns are packed, and cut off, in whole panels; rows are best split in steps of this. */

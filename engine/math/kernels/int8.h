@@ -1,12 +1,12 @@
-/* int8.h - the int8 products for LANES lanes, on VNNI's VPDPBUSD, which the including file gives as dot(). */
+/* int8.h - the int8 products for LANES lanes, on VNNI's VPDPBUSD, which the including file gives as dot(). It also gives
+ * multiply_add(a, b, c), a * b + c in one rounding, round_to_int(), and store_bytes(), of lanes bounded to 0 .. 255. */
 #include <float.h>
 #include <math.h>
 
-/* (sum - zero * sum of the column) * (scale of the row * scale of the column) */
 static inline vec scaled(ivec sums, const struct operand *operand, size_t row, const struct panel *panel, size_t column)
 {
-    const ivec whole = sums - operand->zeros[row] * load_words(panel->sums + column);
-    return __builtin_convertvector(whole, vec) * (operand->scales[row] * load(panel->scales + column));
+    return operand->scales[row] * multiply_add(__builtin_convertvector(sums, vec), load(panel->scales + column),
+                                               operand->zeros[row] * load(panel->sums + column));
 }
 
 static inline void store_sums(float *c, ivec left, ivec right, const struct operand *operand, size_t row,
@@ -43,10 +43,14 @@ static void convert(const struct operand *operand, const float *a, size_t lda, f
         const int32_t zero = (int32_t)rintf(-least * inverse);
         uint8_t *out = (uint8_t *)(operand->words + row * operand->stride);
         operand->scales[row] = scale + broken;
-        operand->zeros[row] = zero;
-        for (size_t i = 0; i < k; i += LANES) {
-            const vec x = k - i >= LANES ? load(a + i) : load_part(a + i, k - i, 0);
-            store_bytes(out + i, round_to_int(factor * x * inverse) + zero, k - i);
+        operand->zeros[row] = (float)-zero;
+        size_t i = 0;
+        for (; i + LANES <= k; i += LANES)
+            store_bytes(out + i, round_to_int(factor * load(a + i) * inverse) + zero);
+        if (i < k) {
+            uint8_t last[LANES];
+            store_bytes(last, round_to_int(factor * load_part(a + i, k - i, 0) * inverse) + zero);
+            memcpy(out + i, last, k - i);
         }
         memset(out + k, 0, (4 - k % 4) % 4);
     }

@@ -19,12 +19,16 @@ static inline ivec round_to_int(vec x)
     return (ivec)_mm256_cvtps_epi32((__m256)x);
 }
 
-/* The lanes, bounded to 0 .. 255; the first `count` of them. */
-static inline void store_bytes(uint8_t *out, ivec values, size_t count)
+static inline vec multiply_add(vec a, vec b, vec c)
+{
+    return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+
+static inline void store_bytes(uint8_t *out, ivec values)
 {
     const __m128i low = _mm256_castsi256_si128((__m256i)values), high = _mm256_extracti128_si256((__m256i)values, 1);
     const __m128i words = _mm_packs_epi32(low, high), bytes = _mm_packus_epi16(words, words);
-    memcpy(out, &bytes, count < LANES ? count : LANES);
+    memcpy(out, &bytes, LANES);
 }
 
 #include "engine/math/kernels/int8.h"

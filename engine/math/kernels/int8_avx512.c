@@ -19,11 +19,15 @@ static inline ivec round_to_int(vec x)
     return (ivec)_mm512_cvtps_epi32((__m512)x);
 }
 
-/* The lanes, bounded to 0 .. 255; the first `count` of them. */
-static inline void store_bytes(uint8_t *out, ivec values, size_t count)
+static inline vec multiply_add(vec a, vec b, vec c)
+{
+    return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+
+static inline void store_bytes(uint8_t *out, ivec values)
 {
     const __m128i bytes = _mm512_cvtusepi32_epi8(_mm512_max_epi32((__m512i)values, _mm512_setzero_si512()));
-    memcpy(out, &bytes, count < LANES ? count : LANES);
+    memcpy(out, &bytes, sizeof bytes);
 }
 
 #include "engine/math/kernels/int8.h"

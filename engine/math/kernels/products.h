@@ -10,7 +10,8 @@
  *         added to the fp32 sum, then that of the first, each rounded to nearest even and subnormals flushed: what
  *         AVX512-BF16's VDPBF16PS does (Intel's Software Developer's Manual).
  *   int8  a row of a as unsigned q = round(x / scale) + zero with the scale and zero that fit its range, a column of b
- *         symmetric to -127 .. 127; summed up in int32 and scaled: (sum - zero * sum of the column) * (scale * scale).
+ *         symmetric to -127 .. 127; summed up in int32, and then scale of the row * fma(sum, scale of the column,
+ *         -zero * (sum of the column * its scale)).
  *
  * products_generic.c is plain C and the reference: bf16 and int8 tables equal it bit for bit.
  */
@@ -28,13 +29,13 @@ struct operand {
     word *words; /* [rows, stride] */
     size_t stride;
     float *scales;   /* int8: [rows] */
-    int32_t *zeros;  /* int8: [rows] */
+    float *zeros;    /* int8: [rows], the negative of each */
 };
 
 struct panel {
     const word *words;     /* [words, columns] */
     const float *scales;   /* int8: [columns] */
-    const int32_t *sums;   /* int8: [columns], over k */
+    const float *sums;     /* int8: [columns], over k, times the scale */
 };
 
 struct products {

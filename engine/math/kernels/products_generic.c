@@ -147,7 +147,7 @@ static void convert_int8(const struct operand *operand, const float *a, size_t l
         const int32_t zero = (int32_t)rintf(-least * inverse);
         uint8_t *out = (uint8_t *)(operand->words + row * operand->stride);
         operand->scales[row] = scale + broken;
-        operand->zeros[row] = zero;
+        operand->zeros[row] = (float)-zero;
         for (size_t i = 0; i < k; i++) {
             const float q = fmaxf(0, fminf(255, rintf(factor * a[i] * inverse) + (float)zero));
             out[i] = (uint8_t)q;
@@ -163,11 +163,12 @@ static void multiply_int8(float *c, size_t ldc, const struct operand *operand, c
     for (size_t row = 0; row < rows; row++, c += ldc) {
         const uint8_t *a = (const uint8_t *)(operand->words + row * operand->stride);
         for (size_t j = 0; j < columns; j++) {
-            int32_t sum = -operand->zeros[row] * panel->sums[j];
+            int32_t sum = 0;
             for (size_t w = 0; w < words; w++)
                 for (size_t i = 0; i < 4; i++)
                     sum += a[4 * w + i] * b[4 * (w * COLUMNS + j) + i];
-            const float value = (float)sum * (operand->scales[row] * panel->scales[j]);
+            const float value =
+                operand->scales[row] * fmaf((float)sum, panel->scales[j], operand->zeros[row] * panel->sums[j]);
             c[j] = add ? c[j] + value : value;
         }
     }
