@@ -25,9 +25,10 @@
 #include "vit_image.h"
 #include "vit_status.h"
 
-/* The arithmetic of products with weights; all else, and the sums of the products, is fp32.
- *   bf16: both operands in 8 significant bits. int8: weights in 8 bits for each output, activations in 8 bits for each token.
- */
+/* The arithmetic of matrix products. Their sums, the patch embedding, the head, and all that is no product is fp32.
+ *   bf16: both operands in 8 significant bits.
+ *   int8: weights in 8 bits for each output, activations in 8 bits for each token, as they come. Attention and the
+ *         projection of its result are bf16 where the CPU has instructions for it, else fp32. */
 typedef enum vit_dtype { VIT_DTYPE_FP32, VIT_DTYPE_BF16, VIT_DTYPE_INT8 } vit_dtype;
 
 typedef struct vit_model vit_model;

@@ -38,7 +38,9 @@ struct daemon {
     struct workers *workers;
 };
 
-enum { LARGE_BLOCK = 1 << 20 }; /* bytes that malloc takes from, and gives back to, the system */
+/* Bytes: of blocks that malloc takes from, and gives back to, the system; of the rest that a thread may keep when it is free,
+ * some pictures' worth. */
+enum { LARGE_BLOCK = 1 << 20, KEPT_MEMORY = 8 << 20 };
 
 enum load_state { LOAD_RUNNING, LOAD_DONE, LOAD_FAILED };
 
@@ -56,6 +58,17 @@ static void label_model(struct metrics *metrics, size_t index, const vit_model_i
     metrics_set_model_info(metrics, (int)index, labels);
 }
 
+/* bf16 and int8 are for speed: say so where they bring none. */
+static void warn_of_slow(const struct registry *registry, const struct config *config)
+{
+    for (size_t i = 0; i < registry->count; i++) {
+        const vit_dtype dtype = registry_options(&config->models[i]).dtype;
+        if (dtype != VIT_DTYPE_FP32 && !vit_dtype_is_fast(dtype))
+            log_warn("model %s: this CPU has no instructions for %s, which is slower than fp32 then", registry->entries[i].name,
+                     vit_dtype_name(dtype));
+    }
+}
+
 static bool load(struct daemon *daemon)
 {
     const struct config *config = daemon->config;
@@ -64,6 +77,7 @@ static bool load(struct daemon *daemon)
         log_error("%s", error.message);
         return false;
     }
+    warn_of_slow(&daemon->registry, config);
     size_t threads = (size_t)(config->threads > 0 ? config->threads : config_cpu_count());
     struct queue_limits limits = {
         .models = daemon->registry.count,
@@ -218,6 +232,7 @@ int command_serve(const struct cli *cli)
     block_signals(&stop);
     /* else glibc learns from the first large upload to keep the memory of all later ones */
     mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK);
+    mallopt(M_TRIM_THRESHOLD, KEPT_MEMORY);
     log_setup((enum log_level)cli->config.log.level, (enum log_format)cli->config.log.format);
     vit_blas_init();
     log_machine(cli->restart_failure);

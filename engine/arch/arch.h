@@ -26,7 +26,7 @@ struct folder {
     const char *name;         /* model_type (transformers) or architecture (timm) */
     struct weights *weights;
     const vit_preprocess *preprocess; /* as the folder has it; height 0: pictures must come in the model's size */
-    vit_dtype dtype;                  /* of the products with weights */
+    vit_dtype dtype;                  /* of the products */
     size_t *scratch;                  /* out: the floats of scratch that the most demanding layer needs of a thread */
     size_t image_size;                /* the side of the square input that the caller asks for; 0: the folder's own */
 };
