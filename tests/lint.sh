@@ -12,8 +12,8 @@ allowed() {
     engine/picture) echo "include engine/base" ;;
     engine/math/kernels) echo "" ;;
     engine/math) echo "include engine/math/kernels" ;;
-    engine/layers) echo "engine/math engine/math/kernels" ;;
-    engine/arch) echo "include engine/base engine/store engine/layers engine/math/kernels" ;;
+    engine/layers) echo "include engine/math engine/math/kernels" ;;
+    engine/arch) echo "include engine/base engine/store engine/layers engine/math engine/math/kernels" ;;
     engine/explain) echo "include engine/base engine/layers" ;;
     engine/model) echo "include engine/base engine/store engine/arch engine/explain engine/math" ;;
     server) echo "include server/http server/work" ;;

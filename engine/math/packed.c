@@ -37,7 +37,7 @@ size_t packed_floats(const struct products *products, size_t n, size_t k)
 struct packed packed_view(const struct products *products, float *memory, size_t n, size_t k)
 {
     const size_t columns = padded(products, n);
-    struct packed packed = {.products = products, .n = n, .k = k, .words = (word *)memory};
+    struct packed packed = {.products = products, .n = n, .k = k, .words = (word *)(void *)memory};
     if (is_scaled(products)) {
         packed.scales = memory + columns * words_of(products, k);
         packed.sums = memory + columns * words_of(products, k) + columns;
@@ -64,7 +64,7 @@ struct packed packed_transposed(const struct products *products, float *memory, 
                                 size_t n, size_t k)
 {
     const size_t words = words_of(products, k), columns = products->columns, step = CHUNK * products->depth;
-    word chunk[CHUNK], *panel = (word *)memory;
+    word chunk[CHUNK], *panel = (word *)(void *)memory;
     const struct operand operand = {.words = chunk, .stride = CHUNK};
     for (size_t first = 0; first < n; first += columns, panel += words * columns) {
         const size_t here = n - first < columns ? n - first : columns;
@@ -82,7 +82,7 @@ struct packed packed_transposed(const struct products *products, float *memory, 
 struct packed packed_rows(const struct products *products, float *memory, const float *b, size_t ldb, size_t n, size_t k)
 {
     const size_t words = words_of(products, k), columns = products->columns;
-    word *panel = (word *)memory;
+    word *panel = (word *)(void *)memory;
     for (size_t first = 0; first < n; first += columns, panel += words * columns) {
         const size_t here = n - first < columns ? n - first : columns;
         products->interleave(panel, b + first, ldb, here, k);
@@ -115,7 +115,7 @@ static struct packed pack_int8(const struct products *products, float *memory, c
     float *scales = memory + all * words, *sums = scales + all;
     memset(memory, 0, packed_floats(products, n, k) * sizeof *memory);
     for (size_t column = 0; column < n; column++)
-        quantise((int8_t *)((word *)memory + column / columns * columns * words), columns, column % columns,
+        quantise((int8_t *)((word *)(void *)memory + column / columns * columns * words), columns, column % columns,
                  &scales[column], &sums[column], transposed + column * ldb, k);
     return packed_view(products, memory, n, k);
 }
@@ -165,7 +165,7 @@ const float *packed_panel(const struct packed *packed, size_t first, float *memo
     const word *panel = packed->words + first * words_of(packed->products, packed->k);
     const size_t columns = packed->products->columns;
     if (packed->products->depth == 1)
-        return (const float *)panel;
+        return (const float *)(const void *)panel;
     for (size_t q = 0; q < packed->k; q++)
         for (size_t column = 0; column < columns; column++)
             memory[q * columns + column] = value_of(packed, panel, first, q, column);
@@ -201,7 +201,7 @@ struct operand packed_operand(const struct packed *b, float *scratch)
 {
     const size_t stride = stride_of(b->products, b->k);
     float *scales = scratch + packed_block_rows(b->products, b->k) * stride;
-    return (struct operand){.words = (word *)scratch, .stride = stride, .scales = scales,
+    return (struct operand){.words = (word *)(void *)scratch, .stride = stride, .scales = scales,
                             .zeros = scales + BLOCK_ROWS};
 }
 

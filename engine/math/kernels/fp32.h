@@ -25,7 +25,7 @@ static inline void store_sums(float *c, vec left, vec right, const struct operan
 static void convert(const struct operand *operand, const float *a, size_t lda, float factor, size_t rows, size_t k)
 {
     for (size_t row = 0; row < rows; row++, a += lda) {
-        float *out = (float *)(operand->words + row * operand->stride);
+        float *out = (float *)(void *)(operand->words + row * operand->stride);
         for (size_t i = 0; i < k; i++)
             out[i] = factor * a[i];
     }
