@@ -25,10 +25,11 @@
 #include "vit_image.h"
 #include "vit_status.h"
 
-/* The arithmetic of matrix products. Their sums, the patch embedding, the head, and all that is no product is fp32.
+/* The arithmetic of matrix products. Their sums, the head, and all that is no product is fp32.
  *   bf16: both operands in 8 significant bits.
- *   int8: weights in 8 bits for each output, activations in 8 bits for each token, as they come. Attention and the
- *         projection of its result are bf16 where the CPU has instructions for it, else fp32. */
+ *   int8: weights in 8 bits for each output, activations in 8 bits for each token, as they come. In the blocks of plain
+ *         encoders and Swin, attention and the projection of its result are bf16 where the CPU has instructions for it, else
+ *         fp32. */
 typedef enum vit_dtype { VIT_DTYPE_FP32, VIT_DTYPE_BF16, VIT_DTYPE_INT8 } vit_dtype;
 
 typedef struct vit_model vit_model;
@@ -160,18 +161,20 @@ void vit_session_free(vit_session *session);
  * (arXiv 2010.11929, figure 7; arXiv 2108.08810, section 4). Needs info->distances. */
 vit_status vit_session_run(vit_session *session, const vit_item *items, size_t count, vit_error *err);
 
-/* Threads that a run may use besides the caller's own. run() calls part(argument, index, thread) once for each index < parts
- * and returns when all calls have returned; calls with the same number thread < threads, the caller's included, never
- * overlap. The engine's results do not depend on who runs what. */
+/* Threads that a run may use besides the caller's own. run() calls part(argument, index, scratch) once for each
+ * index < parts, on any of them, and returns when all calls have returned. scratch: vit_model_scratch() bytes, 64-byte
+ * aligned, that no other call uses meanwhile; NULL from the thread that runs the session, which has its own. The engine's
+ * results do not depend on who runs what. */
 typedef struct vit_team {
-    size_t threads;
-    void (*run)(void *context, size_t parts, void (*part)(void *argument, size_t index, size_t thread), void *argument);
+    size_t threads; /* the caller's included: into how many parts work is best split */
+    void (*run)(void *context, size_t parts, void (*part)(void *argument, size_t index, void *scratch), void *argument);
     void *context;
 } vit_team;
 
-/* Runs from now on use that team, which the session borrows; NULL: the calling thread alone. Allocates scratch for
- * team->threads, once. VIT_ERR_NO_MEMORY: nothing has changed. */
-vit_status vit_session_set_team(vit_session *session, const vit_team *team, vit_error *err);
+size_t vit_model_scratch(const vit_model *model);
+
+/* Runs from now on use that team, which the session borrows; NULL: the calling thread alone. */
+void vit_session_set_team(vit_session *session, const vit_team *team);
 
 /* Where a forward pass spends its time. GEMM: products with weights; PACKING: conversion of activations, keys and values. */
 typedef enum vit_stage {

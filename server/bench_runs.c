@@ -121,7 +121,7 @@ static void *task_main(void *argument)
     if (task->status == VIT_OK && task->team != NULL) {
         team_open(task->team, &team);
         team.threads = task->way->threads;
-        task->status = vit_session_set_team(task->session, &team, &task->err);
+        vit_session_set_team(task->session, &team);
     }
     if (task->status == VIT_OK)
         task->status = measure(task);
@@ -139,8 +139,14 @@ static void *task_main(void *argument)
 static void *helper_main(void *argument)
 {
     struct task *task = argument;
+    void *scratch = aligned_alloc(64, vit_model_scratch(task->model));
     pthread_barrier_wait(task->start); /* the team is open */
-    team_help(task->team, NULL, NULL);
+    if (scratch == NULL) {
+        fputs("vitd: out of memory\n", stderr);
+        exit(EXIT_FAILURE);
+    }
+    team_help(task->team, scratch, NULL, NULL);
+    free(scratch);
     return NULL;
 }
 

@@ -11,8 +11,8 @@ allowed() {
     engine/store | engine/image) echo "include engine/base" ;;
     engine/picture) echo "include engine/base" ;;
     engine/math/kernels) echo "" ;;
-    engine/math) echo "include engine/math/kernels" ;;
-    engine/layers) echo "include engine/math engine/math/kernels" ;;
+    engine/math) echo "include engine/base engine/math/kernels" ;;
+    engine/layers) echo "include engine/base engine/math engine/math/kernels" ;;
     engine/arch) echo "include engine/base engine/store engine/layers engine/math engine/math/kernels" ;;
     engine/explain) echo "include engine/base engine/layers" ;;
     engine/model) echo "include engine/base engine/store engine/arch engine/explain engine/math" ;;

@@ -176,8 +176,7 @@ START_TEST(test_block_gradient_equals_central_differences)
         for (int activation = 0; activation < ACTIVATION_COUNT; activation++)
             for (unsigned seed = 1; seed <= 5; seed++) {
                 static struct lab lab;
-                float *const scratch[] = {lab.probabilities};
-                const struct compute compute = {.kernels = tables[i], .scratch = scratch};
+                const struct compute compute = {.kernels = tables[i], .scratch = lab.probabilities};
                 float x[T * C], plain[T * C];
                 make_lab(&lab, (enum activation)activation, seed);
                 memcpy(x, lab.input, sizeof x);

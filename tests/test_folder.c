@@ -570,6 +570,8 @@ START_TEST(test_image_size_is_checked)
                  {"dinov2-hf", 84, VIT_OK, NULL},
                  {"deepvit-cnn", 96, VIT_OK, NULL},
                  {"t2t-vit-performer", 96, VIT_OK, NULL},
+                 {"t2t-vit-performer", 1, VIT_ERR_UNSUPPORTED, "so few pixels has no patches"},
+                 {"t2t-vit-transformer", 2, VIT_ERR_UNSUPPORTED, "so few pixels has no patches"},
                  {"hybrid-resnet-timm", 96, VIT_OK, NULL},
                  {"swin-timm", 96, VIT_OK, NULL},
                  {"swin-hf", 96, VIT_OK, NULL},

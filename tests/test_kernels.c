@@ -231,7 +231,6 @@ static void check_random_features(const struct kernels *kernels, size_t n)
     }
 }
 
-/* 0.5 is where x = 0.5 x + 0.25 stays, and every register gets there. */
 START_TEST(test_column_sums_equal_reference) { for_each(check_column_sums); }
 END_TEST
 

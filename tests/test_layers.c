@@ -51,7 +51,7 @@ static void check_conv(const struct sliding sliding, size_t in, size_t out)
     fill(bias, out, 1, 3);
     const struct conv conv = {.weight = weight, .bias = bias, .in = in, .out = out, .sliding = sliding};
     float *scratch = malloc((conv_scratch(&conv) + 1) * sizeof *scratch);
-    const struct compute compute = {.kernels = kernels_best(), .scratch = &scratch};
+    const struct compute compute = {.kernels = kernels_best(), .scratch = scratch};
     for (int add = 0; add < 2; add++) {
         for (size_t i = 0; i < positions * out; i++)
             result[i] = 7;
@@ -160,12 +160,30 @@ END_TEST
 enum { TEAM = 3 };
 
 /* A team whose members take turns, from the last part to the first. */
-static void run_backwards(void *context, size_t parts, void (*part)(void *argument, size_t index, size_t thread),
+struct turns {
+    float *scratch[TEAM];
+    size_t calls;
+};
+
+static void run_backwards(void *context, size_t parts, void (*part)(void *argument, size_t index, void *scratch),
                           void *argument)
 {
-    size_t *calls = context;
-    for (size_t i = parts; i-- > 0; ++*calls)
-        part(argument, i, i % TEAM);
+    struct turns *turns = context;
+    for (size_t i = parts; i-- > 0; turns->calls++)
+        part(argument, i, turns->scratch[i % TEAM]);
+}
+
+static void turns_init(struct turns *turns, size_t floats)
+{
+    turns->calls = 0;
+    for (size_t i = 0; i < TEAM; i++)
+        turns->scratch[i] = aligned_alloc(64, floats * sizeof(float) / 64 * 64 + 64);
+}
+
+static void turns_release(struct turns *turns)
+{
+    for (size_t i = 0; i < TEAM; i++)
+        free(turns->scratch[i]);
 }
 
 enum { TOKENS = 700, HEADS = 3, WIDTH = 24, HEAD = WIDTH / HEADS };
@@ -205,22 +223,20 @@ static void check_attention(const float *out, const float *qkv, bool mixed, doub
 /* The results of a team are to the bit those of one thread. */
 static void run_attention(const struct attention *attention, const float *qkv, bool mixed, double tolerance)
 {
-    float *out = malloc(TOKENS * WIDTH * sizeof *out), *shared = malloc(TOKENS * WIDTH * sizeof *shared), *scratch[TEAM];
+    float *out = malloc(TOKENS * WIDTH * sizeof *out), *shared = malloc(TOKENS * WIDTH * sizeof *shared);
     float *memory = aligned_alloc(64, attention_floats(attention, TOKENS, WIDTH) / 16 * 64 + 64);
-    size_t calls = 0;
-    for (size_t i = 0; i < TEAM; i++)
-        scratch[i] = aligned_alloc(64, attention_scratch(attention, TOKENS, WIDTH) / 16 * 64 + 64);
-    const vit_team team = {.threads = TEAM, .run = run_backwards, .context = &calls};
-    struct compute compute = {.kernels = kernels_best(), .scratch = scratch};
+    struct turns turns;
+    turns_init(&turns, attention_scratch(attention, TOKENS, WIDTH));
+    const vit_team team = {.threads = TEAM, .run = run_backwards, .context = &turns};
+    struct compute compute = {.kernels = kernels_best(), .scratch = turns.scratch[0]};
     ck_assert_uint_lt(attention_rows(attention, TOKENS), TOKENS);
     attention_forward(attention, &compute, memory, out, qkv, TOKENS, TOKENS, WIDTH, 0, NULL);
     check_attention(out, qkv, mixed, tolerance);
     compute.team = &team;
     attention_forward(attention, &compute, memory, shared, qkv, TOKENS, TOKENS, WIDTH, 0, NULL);
-    ck_assert_uint_gt(calls, TEAM);
+    ck_assert_uint_gt(turns.calls, TEAM);
     ck_assert_mem_eq(out, shared, TOKENS * WIDTH * sizeof *out);
-    for (size_t i = 0; i < TEAM; i++)
-        free(scratch[i]);
+    turns_release(&turns);
     free(memory);
     free(out);
     free(shared);
@@ -249,9 +265,8 @@ START_TEST(test_team_does_not_change_results)
 {
     enum { ROWS = 150, IN = 40, HIDDEN = 72 };
     static float weights[2 * IN * HIDDEN], bias[HIDDEN + IN], x[2][ROWS * IN], normed[ROWS * IN], hidden[ROWS * HIDDEN];
-    float *scratch[TEAM];
-    size_t calls = 0;
-    const vit_team team = {.threads = TEAM, .run = run_backwards, .context = &calls};
+    struct turns turns;
+    const vit_team team = {.threads = TEAM, .run = run_backwards, .context = &turns};
     fill(weights, 2 * IN * HIDDEN, 0.2f, 1);
     fill(bias, HIDDEN + IN, 1, 2);
     for (int dtype = VIT_DTYPE_FP32; dtype <= VIT_DTYPE_INT8; dtype++) {
@@ -259,8 +274,7 @@ START_TEST(test_team_does_not_change_results)
         struct mlp mlp = {.fc1 = {.weight = weights, .bias = bias, .in = IN, .out = HIDDEN},
                           .fc2 = {.weight = weights + IN * HIDDEN, .bias = bias + HIDDEN, .in = HIDDEN, .out = IN}};
         float *memory[2] = {NULL, NULL};
-        for (size_t i = 0; i < TEAM; i++)
-            scratch[i] = products ? aligned_alloc(64, packed_scratch(products, HIDDEN) * sizeof(float) / 64 * 64 + 64) : NULL;
+        turns_init(&turns, products ? packed_scratch(products, HIDDEN) : 0);
         struct linear *const linears[] = {&mlp.fc1, &mlp.fc2};
         for (size_t i = 0; products && i < 2; i++) {
             struct linear *l = linears[i];
@@ -268,19 +282,18 @@ START_TEST(test_team_does_not_change_results)
             l->packed = packed_weight(products, memory[i], l->weight, l->in, l->out, l->in);
         }
         for (size_t i = 0; i < 2; i++) {
-            const struct compute compute = {.kernels = kernels_best(), .scratch = scratch, .team = i ? &team : NULL};
+            const struct compute compute = {.kernels = kernels_best(), .scratch = turns.scratch[0], .team = i ? &team : NULL};
             const struct norm norm = {.weight = bias, .bias = bias, .eps = 1e-6f};
             fill(x[i], ROWS * IN, 1, 3);
             norm_forward(&norm, &compute, normed, x[i], ROWS, IN);
             mlp_forward(&mlp, &compute, hidden, x[i], normed, ROWS, NULL);
         }
         ck_assert_mem_eq(x[0], x[1], sizeof x[0]);
-        for (size_t i = 0; i < TEAM; i++)
-            free(scratch[i]);
+        ck_assert_uint_ge(turns.calls, TEAM);
+        turns_release(&turns);
         free(memory[0]);
         free(memory[1]);
     }
-    ck_assert_uint_ge(calls, TEAM);
 }
 END_TEST
 

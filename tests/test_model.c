@@ -584,25 +584,31 @@ static void free_item(vit_item *item)
     free(item->distances);
 }
 
-/* Images with and without explanations of every kind, in every order of one batch: each result, scores and map, is
- * bit for bit what the image gives alone without and with its explanation. */
 enum { TEAM = 3, DTYPES = VIT_DTYPE_INT8 + 1 };
 
 /* A team whose members take turns, from the last part to the first. */
-static void run_backwards(void *context, size_t parts, void (*part)(void *argument, size_t index, size_t thread),
+static void run_backwards(void *context, size_t parts, void (*part)(void *argument, size_t index, void *scratch),
                           void *argument)
 {
-    (void)context;
+    void **scratch = context;
     for (size_t i = parts; i-- > 0;)
-        part(argument, i, i % TEAM);
+        part(argument, i, scratch[i % TEAM]);
 }
 
-static const vit_team team = {.threads = TEAM, .run = run_backwards};
+/* Under a sanitizer, which makes minutes of it, the other arithmetics are for some of the folders. */
+static bool is_spared(int test)
+{
+    return getenv("VITD_SANITIZED") != NULL && test % DTYPES != VIT_DTYPE_FP32 && test / DTYPES % 6 != 0;
+}
 
-/* In each arithmetic, and whoever computes what. */
+/* Images with and without explanations of every kind, in every order of one batch: each result, scores and map, is
+ * bit for bit what the image gives alone without and with its explanation. In each arithmetic, and
+ * whoever computes what. */
 START_TEST(test_mixed_batch_is_bit_identical)
 {
     struct fixture f;
+    if (is_spared(_i))
+        return;
     fixture_open_as(&f, folders[_i / DTYPES].name, (vit_dtype)(_i % DTYPES));
     vit_error err;
     vit_session *session;
@@ -619,11 +625,15 @@ START_TEST(test_mixed_batch_is_bit_identical)
         run_one(&f, &alone[kind]);
         ck_assert_mem_eq(alone[kind].logits, plain.logits, n * sizeof(float));
     }
+    void *scratch[TEAM] = {NULL};
+    const vit_team team = {.threads = TEAM, .run = run_backwards, .context = scratch};
+    for (size_t i = 1; i < TEAM; i++)
+        scratch[i] = aligned_alloc(64, vit_model_scratch(f.model));
     ck_assert_int_eq(vit_session_create(&session, f.model, KINDS + 2, &err), VIT_OK);
     for (size_t count = 1; count <= KINDS + 2; count++)
         for (size_t shift = 0; shift < KINDS; shift++) {
             vit_item items[KINDS + 2];
-            ck_assert_int_eq(vit_session_set_team(session, count % 2 ? &team : NULL, &err), VIT_OK);
+            vit_session_set_team(session, count % 2 ? &team : NULL);
             for (size_t i = 0; i < count; i++) {
                 const size_t kind = (i + shift) % KINDS;
                 items[i] = item_of_kind(kind, f.info);
@@ -642,6 +652,8 @@ START_TEST(test_mixed_batch_is_bit_identical)
             }
         }
     vit_session_free(session);
+    for (size_t i = 1; i < TEAM; i++)
+        free(scratch[i]);
     for (size_t kind = 0; kind < KINDS; kind++)
         free_item(&alone[kind]);
     free_item(&plain);

@@ -162,7 +162,7 @@ static void *helper(void *context)
     struct queue_task task = {.images = images};
     enum queue_work work = queue_take(context, &task);
     if (work == QUEUE_HELP)
-        team_help(task.team, queue_has_work, context);
+        team_help(task.team, NULL, queue_has_work, context);
     return (void *)(intptr_t)work;
 }
 
@@ -182,9 +182,16 @@ START_TEST(test_idle_worker_is_called_to_a_team)
     ck_assert_uint_eq(called, 1);
     ck_assert_uint_eq(queue_call(queue, team), 0); /* it is called already, or has come */
     usleep(50000);
+    ck_assert(!queue_has_work(queue));
+    struct job *job = push(queue, 0, 1); /* the helper had better take that */
+    ck_assert(queue_has_work(queue));
+    pthread_join(thread, &work);
+    decode_one(queue, job_clock_us());
+    assert_runs(queue, 1, &job->images[0]);
+    ck_assert(!queue_has_work(queue));
+    job_free(job);
     queue_dismiss(queue, team);
     team_close(team);
-    pthread_join(thread, &work);
     ck_assert_int_eq((int)(intptr_t)work, QUEUE_HELP);
     team_free(team);
     queue_free(queue);

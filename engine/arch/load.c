@@ -116,6 +116,7 @@ vit_status load_reordered(const struct loader *loader, const float **values, siz
     vit_status status = load_derived(loader, &reordered, rows * channels * area);
     if (status == VIT_OK) {
         reorder(reordered, *values, rows, channels, area);
+        weights_drop(loader->folder->weights, *values);
         *values = reordered;
     }
     return status;
@@ -150,6 +151,7 @@ vit_status load_scaled(const struct loader *loader, struct linear *linear, const
             weight[i * linear->in + j] = row * linear->weight[i * linear->in + j];
         bias[i] = linear->bias != NULL ? row * linear->bias[i] : 0;
     }
+    weights_drop(loader->folder->weights, linear->weight);
     linear->weight = weight;
     linear->bias = bias;
     return VIT_OK;

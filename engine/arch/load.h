@@ -63,8 +63,8 @@ vit_status load_derived(const struct loader *loader, float **values, size_t coun
 vit_status load_scaled(const struct loader *loader, struct linear *linear, const float *scale, float factor);
 
 /* Packs a linear's weight, or a convolution's, for vitd's own products in the folder's dtype (see packed.h), once it is
- * what it will be; the weight itself is then gone, and NULL. The weights that somebody looks at beside are kept: the patch
- * embedding's, and a head's, which are packed in fp32, since nothing evens out their rounding. */
+ * what it will be; the weight itself is then gone, and NULL. load_packed_kept() keeps it for those who look at it beside, and
+ * packs in fp32: for heads, whose rounding nothing evens out, and the plain patch embedding. */
 vit_status load_packed(const struct loader *loader, struct linear *linear);
 vit_status load_packed_conv(const struct loader *loader, struct conv *conv);
 vit_status load_packed_kept(const struct loader *loader, struct linear *linear);

@@ -149,17 +149,19 @@ static void relate(const struct pass *pass, const struct mvit_block *block)
     const float *q = memory->query + pass->mvit->prefix * block->width;
     const size_t line = query->out_width * heads; /* queries and heads in a row of the grid */
     for (size_t y = 0; y < query->out_height; y++)
-        compute_gemm(pass->compute, &(struct gemm){.m = line, .n = key->out_height, .k = head_width, .alpha = 1, .beta = 0,
-                                .a = q + y * line * head_width, .lda = head_width,
-                                .b = block->relative_rows + y * key->out_height * head_width, .ldb = head_width,
-                                .b_transposed = true, .c = memory->rows + y * line * key->out_height,
-                                .ldc = key->out_height});
+        compute_gemm(pass->compute,
+                     &(struct gemm){.m = line, .n = key->out_height, .k = head_width, .alpha = 1, .beta = 0,
+                                    .a = q + y * line * head_width, .lda = head_width,
+                                    .b = block->relative_rows + y * key->out_height * head_width, .ldb = head_width,
+                                    .b_transposed = true, .c = memory->rows + y * line * key->out_height,
+                                    .ldc = key->out_height});
     for (size_t i = 0; i < line; i++) /* down a column, for one head */
-        compute_gemm(pass->compute, &(struct gemm){.m = query->out_height, .n = key->out_width, .k = head_width, .alpha = 1, .beta = 0,
-                                .a = q + i * head_width, .lda = line * head_width,
-                                .b = block->relative_columns + i / heads * key->out_width * head_width,
-                                .ldb = head_width, .b_transposed = true, .c = memory->columns + i * key->out_width,
-                                .ldc = line * key->out_width});
+        compute_gemm(pass->compute,
+                     &(struct gemm){.m = query->out_height, .n = key->out_width, .k = head_width, .alpha = 1,
+                                    .beta = 0, .a = q + i * head_width, .lda = line * head_width,
+                                    .b = block->relative_columns + i / heads * key->out_width * head_width,
+                                    .ldb = head_width, .b_transposed = true,
+                                    .c = memory->columns + i * key->out_width, .ldc = line * key->out_width});
 }
 
 /* Adds what relative positions give to the scores of the queries first .. first + rows - 1; class tokens have none. */
@@ -186,10 +188,11 @@ static void attend(const struct pass *pass, const struct mvit_block *block, size
     const struct mvit_memory *memory = &pass->memory;
     const struct observer *observer = pass->observer;
     const size_t width = block->width, head_width = width / block->heads, keys = tokens_of(pass->mvit, &block->key);
-    compute_gemm(pass->compute, &(struct gemm){.m = rows, .n = keys, .k = head_width, .alpha = 1 / sqrtf((float)head_width), .beta = 0,
-                            .a = memory->query + first * width + head * head_width, .lda = width,
-                            .b = memory->key + head * head_width, .ldb = width, .b_transposed = true,
-                            .c = memory->scores, .ldc = keys});
+    compute_gemm(pass->compute,
+                 &(struct gemm){.m = rows, .n = keys, .k = head_width, .alpha = 1 / sqrtf((float)head_width),
+                                .beta = 0, .a = memory->query + first * width + head * head_width, .lda = width,
+                                .b = memory->key + head * head_width, .ldb = width, .b_transposed = true,
+                                .c = memory->scores, .ldc = keys});
     add_relations(pass, block, head, first, rows);
     pass->compute->kernels->softmax(memory->scores, rows, keys);
     if (observer != NULL && observer->attention != NULL)
@@ -198,9 +201,10 @@ static void attend(const struct pass *pass, const struct mvit_block *block, size
                                                      .first = first, .rows = rows,
                                                      .queries = tokens_of(pass->mvit, &block->query), .keys = keys,
                                                      .prefix = pass->mvit->prefix});
-    compute_gemm(pass->compute, &(struct gemm){.m = rows, .n = head_width, .k = keys, .alpha = 1, .beta = 1, .a = memory->scores, .lda = keys,
-                            .b = memory->value + head * head_width, .ldb = width,
-                            .c = memory->normed + first * width + head * head_width, .ldc = width});
+    compute_gemm(pass->compute,
+                 &(struct gemm){.m = rows, .n = head_width, .k = keys, .alpha = 1, .beta = 1, .a = memory->scores,
+                                .lda = keys, .b = memory->value + head * head_width, .ldb = width,
+                                .c = memory->normed + first * width + head * head_width, .ldc = width});
 }
 
 /* memory->normed [queries, width], from memory->qkv; the pooled queries are added to it (residual pooling). */

@@ -25,7 +25,10 @@ static vit_status standardise(const struct loader *loader, struct conv *conv)
         for (size_t i = 0; i < n; i++)
             standard[row * n + i] = (float)((weight[i] - mean) / sqrt(variance + standardisation_eps));
     }
-    conv->weight = standard;
+    if (status == VIT_OK) {
+        weights_drop(loader->folder->weights, conv->weight);
+        conv->weight = standard;
+    }
     return status;
 }
 

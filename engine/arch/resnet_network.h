@@ -13,7 +13,7 @@ enum resnet_kind { RESNET_BIT, RESNET_HYBRID };
 
 /* 1x1, 3x3, 1x1, around it a shortcut. Before each convolution (BIT) or after it (HYBRID) a norm. */
 struct bottleneck {
-    struct conv conv1, conv2, conv3, shortcut; /* shortcut.weight NULL: the input itself */
+    struct conv conv1, conv2, conv3, shortcut; /* shortcut.out 0: the input itself */
     struct norm norm1, norm2, norm3, shortcut_norm; /* shortcut_norm: HYBRID */
 };
 

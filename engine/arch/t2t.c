@@ -88,8 +88,9 @@ static void random_features(const struct token_layer *layer, const struct comput
                             size_t tokens)
 {
     const size_t width = layer->proj.in, count = layer->feature_count;
-    compute_gemm(compute, &(struct gemm){.m = tokens, .n = count, .k = width, .alpha = 1, .beta = 0, .a = x, .lda = 3 * width,
-                            .b = layer->features, .ldb = width, .b_transposed = true, .c = phi, .ldc = count});
+    compute_gemm(compute,
+                 &(struct gemm){.m = tokens, .n = count, .k = width, .alpha = 1, .beta = 0, .a = x, .lda = 3 * width,
+                                .b = layer->features, .ldb = width, .b_transposed = true, .c = phi, .ldc = count});
     compute->kernels->random_features(phi, x, 3 * width, width, 1 / sqrtf((float)count), tokens, count);
 }
 
@@ -102,15 +103,17 @@ static void performer_forward(const struct token_layer *layer, const struct comp
     float *sums = values + count * columns, *out = memory->heads;
     random_features(layer, compute, keys, memory->qkv, tokens);
     random_features(layer, compute, queries, memory->qkv + width, tokens);
-    compute_gemm(compute, &(struct gemm){.m = count, .n = width, .k = tokens, .alpha = 1, .beta = 0, .a = keys, .lda = count,
-                            .a_transposed = true, .b = memory->qkv + 2 * width, .ldb = 3 * width, .c = values,
-                            .ldc = columns});
+    compute_gemm(compute,
+                 &(struct gemm){.m = count, .n = width, .k = tokens, .alpha = 1, .beta = 0, .a = keys, .lda = count,
+                                .a_transposed = true, .b = memory->qkv + 2 * width, .ldb = 3 * width, .c = values,
+                                .ldc = columns});
     memset(sums, 0, count * sizeof *sums);
     compute->kernels->column_sums(sums, keys, NULL, tokens, count);
     for (size_t i = 0; i < count; i++)
         values[i * columns + width] = sums[i];
-    compute_gemm(compute, &(struct gemm){.m = tokens, .n = columns, .k = count, .alpha = 1, .beta = 0, .a = queries, .lda = count,
-                            .b = values, .ldb = columns, .c = out, .ldc = columns});
+    compute_gemm(compute,
+                 &(struct gemm){.m = tokens, .n = columns, .k = count, .alpha = 1, .beta = 0, .a = queries,
+                                .lda = count, .b = values, .ldb = columns, .c = out, .ldc = columns});
     for (size_t i = 0; i < tokens; i++) {
         const float share = 1 / (out[i * columns + width] + performer_eps);
         for (size_t c = 0; c < width; c++) /* closing up: row i moves i places to the front */
@@ -190,6 +193,8 @@ static vit_status load_token_layer(const struct loader *loader, struct token_lay
     const char *const attention = performer ? "" : "attn.";
     const struct tensor *norm = load_find(loader, norm2.text);
     const size_t area = layer->split.kernel * layer->split.kernel;
+    if (sliding_positions(&layer->split) == 0)
+        return vit_error_set(loader->err, VIT_ERR_UNSUPPORTED, "an image of so few pixels has no patches");
     if (norm == NULL || norm->rank != 1 || norm->shape[0] < 1 || norm->shape[0] > MAX_WIDTH)
         return vit_error_set(loader->err, VIT_ERR_FORMAT, "tensor '%s' [token_dim] is missing or has another shape",
                              norm2.text);
@@ -199,7 +204,8 @@ static vit_status load_token_layer(const struct loader *loader, struct token_lay
     const size_t mlp = hidden != NULL && hidden->count >= 1 && hidden->count <= MAX_WIDTH ? hidden->count : width;
     layer->mlp.activation = ACTIVATION_GELU;
     layer->attention = (struct attention){.heads = 1, .scale = 1 / sqrtf((float)(channels * area))};
-    load_attention_products(loader, &layer->attention, sliding_positions(&layer->split), width);
+    if (!performer)
+        load_attention_products(loader, &layer->attention, sliding_positions(&layer->split), width);
     vit_status status = performer ? load_features(loader, layer, features.text, width) : VIT_OK;
     if (status == VIT_OK)
         status = load_unfolded_norm(loader, &layer->norm1, name_of("%snorm1", prefix).text, channels, area);

@@ -56,7 +56,7 @@ static void linear_backward(const struct linear *linear, const struct compute *c
     for (size_t first = 0; first < linear->out; first += gemm.ldb) {
         gemm.k = linear->out - first < gemm.ldb ? linear->out - first : gemm.ldb;
         gemm.a = gradient + first;
-        gemm.b = packed_panel(packed, first, compute->scratch[0]);
+        gemm.b = packed_panel(packed, first, compute->scratch);
         gemm.beta = first > 0 ? 1 : 0;
         compute_gemm(compute, &gemm);
     }
@@ -107,5 +107,5 @@ void block_backward(const struct block *block, const struct compute *compute, co
 
     float *output_gradient = scratch->qkv; /* [T, C] */
     linear_backward(&block->proj, compute, output_gradient, gradient, 1, tokens);
-    attention_backward(block, compute, compute->scratch[0], output_gradient, tape->values, tokens, layer, observer);
+    attention_backward(block, compute, compute->scratch, output_gradient, tape->values, tokens, layer, observer);
 }

@@ -1,7 +1,8 @@
 #include "engine/layers/compute.h"
 
 #include <string.h>
-#include <time.h>
+
+#include "engine/base/clock.h"
 
 /* ---- threads ---- */
 
@@ -12,10 +13,10 @@ struct parts {
     void *argument;
 };
 
-static void run_part(void *argument, size_t index, size_t thread)
+static void run_part(void *argument, size_t index, void *scratch)
 {
     const struct parts *parts = argument;
-    parts->function(parts->argument, index, parts->compute->scratch[thread]);
+    parts->function(parts->argument, index, scratch != NULL ? scratch : parts->compute->scratch);
 }
 
 void compute_parts(const struct compute *compute, size_t parts,
@@ -26,7 +27,7 @@ void compute_parts(const struct compute *compute, size_t parts,
         compute->team->run(compute->team->context, parts, run_part, &call);
     else
         for (size_t i = 0; i < parts; i++)
-            function(argument, i, compute->scratch[0]);
+            function(argument, i, compute->scratch);
 }
 
 struct ranges {
@@ -119,20 +120,13 @@ void compute_gemm(const struct compute *compute, const struct gemm *gemm)
 
 /* ---- the clock ---- */
 
-double seconds_now(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
 vit_stage compute_enter(const struct compute *compute, vit_stage stage)
 {
     struct profile *profile = compute->profile;
     if (profile == NULL)
         return VIT_STAGE_OTHER;
     const vit_stage before = profile->stage;
-    const double now = seconds_now();
+    const double now = clock_seconds();
     profile->seconds[before] += now - profile->since;
     profile->since = now;
     profile->stage = stage;

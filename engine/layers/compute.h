@@ -21,13 +21,13 @@ struct profile {
     double flops;     /* in products, 2 for each multiply-add */
     double seconds[VIT_STAGE_COUNT];
     vit_stage stage;  /* now */
-    double since;     /* seconds_now() */
+    double since;     /* clock_seconds() */
 };
 
 /* Fixed for one run of one session. */
 struct compute {
     const struct kernels *kernels;
-    float *const *scratch;   /* [threads]: each thread's own */
+    float *scratch;          /* the calling thread's; others of the team bring their own */
     const vit_team *team;    /* NULL: the calling thread alone */
     struct profile *profile; /* NULL except in benchmarks */
 };
@@ -46,7 +46,5 @@ void compute_gemm(const struct compute *compute, const struct gemm *gemm);
 
 /* Time passes for `stage` from now on; returns the one it passed for. */
 vit_stage compute_enter(const struct compute *compute, vit_stage stage);
-
-double seconds_now(void);
 
 #endif

@@ -121,8 +121,8 @@ static void conv_tile(void *argument, size_t index, float *scratch)
     const size_t sizes[] = {tile * linear.in, 0}, count = left < tile ? left : tile;
     size_t starts[2];
     parts_lay_out(starts, sizes, 2);
-    float *const rest[] = {scratch + starts[1]};
-    const struct compute alone = {.kernels = call->compute->kernels, .scratch = rest, .profile = call->compute->profile};
+    const struct compute alone = {.kernels = call->compute->kernels, .scratch = scratch + starts[1],
+                                  .profile = call->compute->profile};
     const vit_stage before = compute_enter(&alone, VIT_STAGE_PACKING);
     unfold(scratch, call->map, &conv->sliding, conv->in, first, count);
     compute_enter(&alone, before);

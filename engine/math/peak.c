@@ -2,19 +2,12 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "engine/base/clock.h"
 #include "engine/math/cpu.h"
 #include "vit.h"
 
 enum { TRIES = 5, ROUNDS = 2000000, MEMORY_FLOATS = 32 << 20 };
-
-static double seconds_now(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 double vit_peak_flops(vit_dtype dtype)
 {
@@ -22,9 +15,9 @@ double vit_peak_flops(vit_dtype dtype)
     double best = 0;
     products_available(tables, dtype);
     for (int i = 0; i < TRIES; i++) {
-        const double start = seconds_now();
+        const double start = clock_seconds();
         const double flops = 2.0 * (double)tables[0]->multiply_adds(ROUNDS);
-        const double rate = flops / (seconds_now() - start);
+        const double rate = flops / (clock_seconds() - start);
         best = rate > best ? rate : best;
     }
     return best;
@@ -40,9 +33,9 @@ double vit_peak_bandwidth(void)
         return 0;
     memset(memory, 0, MEMORY_FLOATS * sizeof *memory);
     for (int i = 0; i < TRIES; i++) {
-        const double start = seconds_now();
+        const double start = clock_seconds();
         kernels->column_sums(sums, memory, NULL, MEMORY_FLOATS / ROW, ROW);
-        const double rate = MEMORY_FLOATS * sizeof *memory / (seconds_now() - start);
+        const double rate = MEMORY_FLOATS * sizeof *memory / (clock_seconds() - start);
         best = rate > best ? rate : best;
     }
     free(memory);

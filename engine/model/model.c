@@ -144,7 +144,7 @@ static vit_status fill(struct vit_model *model, const cJSON *config, const char 
     model->info.parameters = model->weights.parameters;
     model->info.preprocess = &model->preprocess;
     model->kernels = kernels_best();
-    if (products_best(folder.dtype) != NULL) /* the large weights are packed, and only LeGrad reads them as stored */
+    if (products_best(folder.dtype) != NULL) /* the large weights are packed, and hardly read as they are stored */
         tensors_forget_pages(&model->weights.tensors);
     return VIT_OK;
 }

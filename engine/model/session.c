@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/base/clock.h"
 #include "engine/base/error.h"
 #include "engine/base/finite.h"
 #include "engine/base/size.h"
@@ -12,8 +13,7 @@ struct vit_session {
     const vit_model *model;
     size_t max_batch;
     float *memory; /* as arch->memory() says for max_batch */
-    float **scratch; /* [threads] of model->scratch floats */
-    size_t threads;
+    float *scratch; /* of vit_model_scratch() bytes */
     const vit_team *team; /* or NULL */
     struct arch_image *images;  /* [max_batch] */
     struct raw_map *raw;        /* [max_batch] */
@@ -110,39 +110,26 @@ static bool allocate(vit_session *session, size_t bytes)
     const vit_model_info *info = &session->model->info;
     const size_t max_batch = session->max_batch, table = info->grid_height * (2 * info->grid_width - 1);
     session->memory = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    session->scratch = aligned_alloc(64, vit_model_scratch(session->model));
     session->images = calloc(max_batch, sizeof *session->images);
     session->raw = calloc(max_batch, sizeof *session->raw);
     session->distances = calloc(max_batch, sizeof *session->distances);
     session->observers = calloc(max_batch, sizeof *session->observers);
-    if (session->memory == NULL || session->images == NULL || session->raw == NULL || session->distances == NULL ||
+    if (session->memory == NULL || session->scratch == NULL || session->images == NULL || session->raw == NULL || session->distances == NULL ||
         session->observers == NULL)
         return false;
     session->distances[0].table = calloc(table, sizeof(float));
     return session->distances[0].table != NULL && allocate_explanations(session);
 }
 
-static bool allocate_scratch(vit_session *session, size_t threads)
+size_t vit_model_scratch(const vit_model *model)
 {
-    const size_t bytes = (session->model->scratch * sizeof(float) + 63) / 64 * 64 + 64; /* never of no bytes */
-    float **scratch = realloc(session->scratch, threads * sizeof *scratch);
-    if (scratch == NULL)
-        return false;
-    session->scratch = scratch;
-    while (session->threads < threads) {
-        scratch[session->threads] = aligned_alloc(64, bytes);
-        if (scratch[session->threads] == NULL)
-            return false;
-        session->threads++;
-    }
-    return true;
+    return (model->scratch * sizeof(float) + 63) / 64 * 64 + 64; /* never of no bytes */
 }
 
-vit_status vit_session_set_team(vit_session *session, const vit_team *team, vit_error *err)
+void vit_session_set_team(vit_session *session, const vit_team *team)
 {
-    if (team != NULL && team->threads > session->threads && !allocate_scratch(session, team->threads))
-        return vit_error_set(err, VIT_ERR_NO_MEMORY, "no memory for a team of %zu threads", team->threads);
     session->team = team;
-    return VIT_OK;
 }
 
 vit_status vit_session_create(vit_session **session, const vit_model *model, size_t max_batch, vit_error *err)
@@ -156,7 +143,7 @@ vit_status vit_session_create(vit_session **session, const vit_model *model, siz
         return vit_error_set(err, VIT_ERR_NO_MEMORY, "no memory for batches of up to %zu images", max_batch);
     }
     *created = (vit_session){.model = model, .max_batch = max_batch};
-    if (!allocate(created, bytes) || !allocate_scratch(created, 1)) {
+    if (!allocate(created, bytes)) {
         vit_session_free(created);
         return vit_error_set(err, VIT_ERR_NO_MEMORY,
                              "no memory for batches of up to %zu of the model's %zux%zu images", max_batch,
@@ -170,8 +157,6 @@ void vit_session_free(vit_session *session)
 {
     if (session == NULL)
         return;
-    for (size_t i = 0; i < session->threads; i++)
-        free(session->scratch[i]);
     free(session->scratch);
     free(session->memory);
     free(session->images);
@@ -338,7 +323,7 @@ static void run_profile(vit_session *session, size_t count, const float *pixels,
     for (size_t i = 0; i < count; i++)
         session->images[i] = (struct arch_image){.pixels = pixels, .logits = logits};
     profile->stage = VIT_STAGE_OTHER;
-    profile->since = seconds_now();
+    profile->since = clock_seconds();
     model->arch->forward(model->state, &compute, session->memory, session->images, count);
     compute_enter(&compute, VIT_STAGE_OTHER);
 }

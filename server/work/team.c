@@ -20,7 +20,7 @@ static const uint64_t NO_PART = UINT32_MAX;
 
 enum { SPINS = 4000, SPINS_BETWEEN_LOOKS = 64, SLEEP_NS = 1000000 };
 
-typedef void part_function(void *argument, size_t index, size_t thread);
+typedef void part_function(void *argument, size_t index, void *scratch);
 
 struct team {
     _Atomic uint64_t ticket;
@@ -30,8 +30,7 @@ struct team {
     _Atomic size_t finished; /* parts of this loop */
 
     atomic_bool open;
-    _Atomic size_t numbered; /* threads that have a number: the leader is 0 */
-    _Atomic size_t inside;   /* helpers that joined and have not left */
+    _Atomic size_t inside; /* helpers that joined and have not left */
 
     pthread_mutex_t mutex;
     pthread_cond_t work;
@@ -72,7 +71,7 @@ static uint32_t next_part(uint64_t ticket)
 }
 
 /* Takes and runs a part; false: there is none. */
-static bool run_part(struct team *team, size_t thread)
+static bool run_part(struct team *team, void *scratch)
 {
     uint64_t ticket = atomic_load_explicit(&team->ticket, memory_order_acquire);
     for (;;) {
@@ -83,7 +82,7 @@ static bool run_part(struct team *team, size_t thread)
             return false;
         if (atomic_compare_exchange_weak_explicit(&team->ticket, &ticket, ticket + 1, memory_order_acq_rel,
                                                   memory_order_acquire)) {
-            part(argument, next_part(ticket), thread);
+            part(argument, next_part(ticket), scratch);
             atomic_fetch_add_explicit(&team->finished, 1, memory_order_release);
             return true;
         }
@@ -111,7 +110,7 @@ static void run_loop(void *context, size_t parts, part_function *part, void *arg
     atomic_store_explicit(&team->parts, parts, memory_order_release);
     atomic_store(&team->ticket, loop << 32); /* sequentially consistent, as the look at `sleeping` that follows */
     wake_sleepers(team);
-    while (run_part(team, 0))
+    while (run_part(team, NULL))
         ;
     for (size_t spins = 0; atomic_load_explicit(&team->finished, memory_order_acquire) < parts; spins++)
         if (spins < SPINS)
@@ -124,7 +123,6 @@ static void run_loop(void *context, size_t parts, part_function *part, void *arg
 
 void team_open(struct team *team, vit_team *lent)
 {
-    atomic_store(&team->numbered, 1);
     atomic_store(&team->open, true);
     *lent = (struct vit_team){.threads = 1, .run = run_loop, .context = team};
 }
@@ -169,17 +167,16 @@ void team_join(struct team *team)
     atomic_fetch_add(&team->inside, 1);
 }
 
-void team_help(struct team *team, bool (*leave)(void *context), void *context)
+void team_help(struct team *team, void *scratch, bool (*leave)(void *context), void *context)
 {
-    const size_t thread = atomic_fetch_add(&team->numbered, 1);
     for (size_t idle = 0; atomic_load(&team->open); idle++) {
-        if (run_part(team, thread))
+        if (run_part(team, scratch))
             idle = 0;
         else if (idle < SPINS)
             pause_briefly();
         else
             sleep_until_work(team);
-        if (idle % SPINS_BETWEEN_LOOKS == 0 && leave != NULL && leave(context))
+        if ((idle >= SPINS || idle % SPINS_BETWEEN_LOOKS == 0) && leave != NULL && leave(context))
             break;
     }
     atomic_fetch_sub_explicit(&team->inside, 1, memory_order_release);

@@ -23,10 +23,10 @@ void team_free(struct team *team);
 void team_open(struct team *team, vit_team *lent);
 void team_close(struct team *team);
 
-/* A helper's side. Joining is announced first, while the leader cannot close the team (see queue_take()); then it takes
+/* A helper's side; scratch: its own, as vit_team wants it. Joining is announced first, while the leader cannot close the team (see queue_take()); then it takes
  * parts until the team closes, or until leave(context) says that there is something better to do. Spins for a short time
  * when there are none, then sleeps. */
 void team_join(struct team *team);
-void team_help(struct team *team, bool (*leave)(void *context), void *context);
+void team_help(struct team *team, void *scratch, bool (*leave)(void *context), void *context);
 
 #endif

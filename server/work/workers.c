@@ -21,6 +21,7 @@ struct worker {
     pthread_t thread;
     vit_session **sessions;    /* [models] */
     struct team *team;         /* this worker leads it */
+    void *scratch;             /* for helping in others, whatever the model */
     struct queue_task task;    /* its images [max_batch] */
     vit_item *items;           /* [max_batch] */
 };
@@ -219,9 +220,9 @@ static vit_status run_together(struct worker *worker, vit_session *session, size
     vit_team team;
     team_open(worker->team, &team);
     team.threads += queue_call(queue, worker->team);
-    vit_status status = vit_session_set_team(session, team.threads > 1 ? &team : NULL, error);
-    if (status == VIT_OK)
-        status = vit_session_run(session, worker->items, count, error);
+    vit_session_set_team(session, team.threads > 1 ? &team : NULL);
+    vit_status status = vit_session_run(session, worker->items, count, error);
+    vit_session_set_team(session, NULL);
     queue_dismiss(queue, worker->team);
     team_close(worker->team);
     return status;
@@ -273,13 +274,9 @@ static vit_status warm_up(struct worker *worker, size_t model, vit_error *err)
         vit_session_create(&worker->sessions[model], setup->registry->entries[model].model, setup->max_batch, err);
     if (status != VIT_OK)
         return status;
-    const vit_team largest = {.threads = setup->threads};
-    status = vit_session_set_team(worker->sessions[model], &largest, err); /* its memory, before it is needed */
-    if (status == VIT_OK)
-        status = vit_session_set_team(worker->sessions[model], NULL, err);
     float *pixels = calloc(3 * info->image_height * info->image_width, sizeof *pixels);
     float *logits = floats(info->classes ? info->classes : 1);
-    if (status == VIT_OK && (!pixels || !logits))
+    if (!pixels || !logits)
         status = fail(err, VIT_ERR_NO_MEMORY, "out of memory");
     if (status == VIT_OK)
         status = vit_session_run(worker->sessions[model], &(vit_item){.pixels = pixels, .logits = logits}, 1, err);
@@ -288,14 +285,25 @@ static vit_status warm_up(struct worker *worker, size_t model, vit_error *err)
     return status;
 }
 
+static void *allocate_scratch(const struct registry *registry)
+{
+    size_t most = 64;
+    for (size_t i = 0; i < registry->count; i++) {
+        const size_t bytes = vit_model_scratch(registry->entries[i].model);
+        most = bytes > most ? bytes : most;
+    }
+    return aligned_alloc(64, most);
+}
+
 static vit_status prepare(struct worker *worker, vit_error *err)
 {
     const struct workers_setup *setup = &worker->pool->setup;
     worker->sessions = calloc(setup->registry->count, sizeof(vit_session *));
     worker->team = team_create();
+    worker->scratch = allocate_scratch(setup->registry);
     worker->task.images = calloc(setup->max_batch, sizeof(struct job_image *));
     worker->items = calloc(setup->max_batch, sizeof *worker->items);
-    if (!worker->sessions || !worker->team || !worker->task.images || !worker->items)
+    if (!worker->sessions || !worker->team || !worker->scratch || !worker->task.images || !worker->items)
         return fail(err, VIT_ERR_NO_MEMORY, "out of memory");
     for (size_t i = 0; i < setup->registry->count; i++) {
         vit_error why = {{0}};
@@ -335,13 +343,14 @@ static void *worker_main(void *argument)
         else if (work == QUEUE_RUN)
             run_batch(worker, worker->task.images, worker->task.count);
         else if (work == QUEUE_HELP)
-            team_help(worker->task.team, queue_has_work, queue);
+            team_help(worker->task.team, worker->scratch, queue_has_work, queue);
     } while (work != QUEUE_STOP);
 
     for (size_t i = 0; worker->sessions && i < worker->pool->setup.registry->count; i++)
         vit_session_free(worker->sessions[i]);
     free(worker->sessions);
     team_free(worker->team);
+    free(worker->scratch);
     free(worker->task.images);
     free(worker->items);
     return NULL;

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Speed of each architecture at its published size, with random weights, and what share of the peak that is.
 # usage: tests/bench/architectures.sh BUILD [NAME...], names as tests/bench/make_model.py has them
-# THREADS (1): most threads to measure. DTYPES (fp32): arithmetics to measure, separated by blanks.
+# THREADS (1): most threads to measure. DTYPES (fp32): arithmetics to measure, separated by blanks. The figures go to
+# BUILD/bench-models.json, too.
 set -eu
 build=$1
 shift
@@ -10,8 +11,12 @@ unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
+json=''
 measure() { # NAME DTYPE: the rows of vitd bench
-    "$build/vitd" bench --model "$folder/$1" --threads "${THREADS:-1}" --dtype "$2" >"$folder/table" || exit 1
+    "$build/vitd" bench --model "$folder/$1" --threads "${THREADS:-1}" --dtype "$2" --json "$folder/run.json" \
+        >"$folder/table" || exit 1
+    json="$json${json:+,}
+$(cat "$folder/run.json")"
     awk -v name="$1" -v dtype="$2" '$1 == dtype && $2 ~ /^[0-9]+$/ { printf "%-14s %s\n", name, $0 }' "$folder/table"
 }
 
@@ -23,3 +28,4 @@ for name; do
     done
     rm -rf "${folder:?}/$name"
 done
+echo "[$json]" >"$build/bench-models.json"

@@ -40,10 +40,11 @@ static void convert(const struct operand *operand, const float *a, size_t lda, f
         float least, most, broken;
         find_range(a, factor, k, &least, &most, &broken);
         const float scale = (most - least) / 255.0f, inverse = scale > FLT_MIN ? 1.0f / scale : 0;
-        const int32_t zero = (int32_t)rintf(-least * inverse);
+        const float offset = broken == 0 ? rintf(-least * inverse) : 0;
         uint8_t *out = (uint8_t *)(operand->words + row * operand->stride);
         operand->scales[row] = scale + broken;
-        operand->zeros[row] = (float)-zero;
+        operand->zeros[row] = -offset;
+        const int32_t zero = (int32_t)offset;
         size_t i = 0;
         for (; i + LANES <= k; i += LANES)
             store_bytes(out + i, round_to_int(factor * load(a + i) * inverse) + zero);

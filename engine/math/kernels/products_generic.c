@@ -144,12 +144,12 @@ static void convert_int8(const struct operand *operand, const float *a, size_t l
             broken += x * 0.0f; /* NaN if x is not finite */
         }
         const float scale = (most - least) / 255.0f, inverse = scale > FLT_MIN ? 1.0f / scale : 0;
-        const int32_t zero = (int32_t)rintf(-least * inverse);
+        const float offset = broken == 0 ? rintf(-least * inverse) : 0;
         uint8_t *out = (uint8_t *)(operand->words + row * operand->stride);
         operand->scales[row] = scale + broken;
-        operand->zeros[row] = (float)-zero;
+        operand->zeros[row] = -offset;
         for (size_t i = 0; i < k; i++) {
-            const float q = fmaxf(0, fminf(255, rintf(factor * a[i] * inverse) + (float)zero));
+            const float q = fmaxf(0, fminf(255, rintf(factor * a[i] * inverse) + offset));
             out[i] = (uint8_t)q;
         }
         memset(out + k, 0, (4 - k % 4) % 4);
