@@ -163,7 +163,7 @@ $(BUILD)/tests/http_load: tests/bench/http_load.c
 	@echo "  LD    $@"
 	$(Q)$(CC) $(BASE_FLAGS) $(CFLAGS) $(EXTRA) $(LDFLAGS) $^ -lm -o $@
 
-bench-models: $(BUILD)/vitd  ## speed of each architecture at its published size, random weights, and build/bench-models.json (needs python3)
+bench-models: $(BUILD)/vitd  ## speed of each architecture at its published size, and build/bench-models.json (needs python3)
 	@tests/bench/architectures.sh $(BUILD)
 
 # make bench-vits VITS=vit-l DTYPES="fp32 bf16" THREADS=1

@@ -260,6 +260,44 @@ START_TEST(test_attention_in_tiles)
 }
 END_TEST
 
+/* More rows than one block holds and an inner dimension in several parts: near the definition, and every row has the bits
+ * that it has alone. */
+START_TEST(test_large_linear)
+{
+    enum { ROWS = 300, IN = 2100, OUT = 40 };
+    float *weight = malloc(OUT * IN * sizeof *weight), *x = malloc(ROWS * IN * sizeof *x);
+    static float y[ROWS * OUT], one[OUT];
+    const struct products *tables[MAX_PRODUCTS];
+    const size_t count = products_available(tables, VIT_DTYPE_FP32);
+    fill(weight, OUT * IN, 0.1f, 1);
+    fill(x, ROWS * IN, 1, 2);
+    for (size_t t = 0; t < count; t++) {
+        float *memory = aligned_alloc(64, packed_floats(tables[t], OUT, IN) * sizeof(float) / 64 * 64 + 64);
+        float *scratch = aligned_alloc(64, packed_scratch(tables[t], IN) * sizeof(float) / 64 * 64 + 64);
+        const struct linear linear = {.in = IN, .out = OUT,
+                                      .packed = packed_weight(tables[t], memory, weight, IN, OUT, IN)};
+        const struct compute compute = {.kernels = kernels_best(), .scratch = scratch};
+        linear_forward(&linear, &compute, y, x, IN, ROWS);
+        for (size_t i = 0; i < ROWS; i += 7) {
+            linear_forward(&linear, &compute, one, x + i * IN, IN, 1);
+            ck_assert_mem_eq(one, y + i * OUT, sizeof one);
+            for (size_t j = 0; j < OUT; j++) {
+                double wanted = 0, size = 0;
+                for (size_t k = 0; k < IN; k++) {
+                    wanted += (double)x[i * IN + k] * (double)weight[j * IN + k];
+                    size += fabs((double)x[i * IN + k] * (double)weight[j * IN + k]);
+                }
+                ck_assert_double_eq_tol((double)y[i * OUT + j], wanted, 2e-6 * size);
+            }
+        }
+        free(memory);
+        free(scratch);
+    }
+    free(weight);
+    free(x);
+}
+END_TEST
+
 /* Rows split among threads give the same bits. */
 START_TEST(test_team_does_not_change_results)
 {
@@ -362,6 +400,7 @@ int main(void)
     tcase_add_test(tests, test_max_pool_equals_definition);
     tcase_add_test(tests, test_group_norm_equals_definition);
     tcase_add_test(tests, test_attention_in_tiles);
+    tcase_add_test(tests, test_large_linear);
     tcase_add_test(tests, test_team_does_not_change_results);
     tcase_add_test(tests, test_sinusoidal_positions);
     tcase_add_test(tests, test_sincos2d_positions);
