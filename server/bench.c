@@ -2,6 +2,7 @@
  * bench.c - `vitd bench`: how fast the engine is on this machine, in each arithmetic that its CPU has instructions for,
  * beside the most that the machine can do. A table for people, and with --json a file for programs.
  */
+#include <errno.h>
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -235,15 +236,10 @@ static bool run_bench(struct bench *bench)
     return good;
 }
 
-static bool write_json(const cJSON *json, const char *name)
+static bool write_json(const cJSON *json, FILE *file)
 {
     char *text = cJSON_Print(json);
-    FILE *file = text != NULL ? fopen(name, "we") : NULL;
-    bool good = file != NULL && fprintf(file, "%s\n", text) > 0;
-    if (file != NULL && fclose(file) != 0)
-        good = false;
-    if (!good)
-        fprintf(stderr, "vitd: %s cannot be written\n", name);
+    const bool good = text != NULL && fprintf(file, "%s\n", text) > 0 && fflush(file) == 0;
     free(text);
     return good;
 }
@@ -251,11 +247,18 @@ static bool write_json(const cJSON *json, const char *name)
 int command_bench(const struct cli *cli)
 {
     struct bench bench = {.cli = cli, .json = cJSON_CreateObject()};
-    bool good = cli->image == NULL || read_image(&bench, cli->image);
+    FILE *file = cli->json != NULL ? fopen(cli->json, "we") : NULL; /* rather than after minutes of measuring */
+    bool good = (cli->json == NULL || file != NULL) && (cli->image == NULL || read_image(&bench, cli->image));
+    if (cli->json != NULL && file == NULL)
+        fprintf(stderr, "vitd: %s cannot be written: %s\n", cli->json, strerror(errno));
     if (good)
         good = run_bench(&bench);
-    if (good && cli->json != NULL)
-        good = write_json(bench.json, cli->json);
+    if (good && file != NULL && !write_json(bench.json, file)) {
+        fprintf(stderr, "vitd: %s cannot be written\n", cli->json);
+        good = false;
+    }
+    if (file != NULL)
+        fclose(file);
     cJSON_Delete(bench.json);
     free(bench.image);
     return good ? EXIT_SUCCESS : EXIT_RUNTIME;

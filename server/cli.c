@@ -134,7 +134,7 @@ static const char inspect_help[] =
     "usage: vitd inspect [OPTION]... DIR\n"
     "\n"
     "Prints what the model folder holds. Exits with 1, and the reason, if vitd cannot run it.\n"
-    "\n" IMAGE_SIZE_HELP HELP_HELP;
+    "\n" DTYPE_HELP IMAGE_SIZE_HELP HELP_HELP;
 
 static const char bench_help[] =
     "usage: vitd bench [OPTION]...\n"
@@ -151,7 +151,7 @@ static const struct command commands[] = {
     {"serve", command_serve, COMMON_OPTIONS | BIT(ADDRESS) | BIT(PORT) | BIT(THREADS), 0, 0, NULL, CONFIG_MAX_MODELS,
      serve_help},
     {"classify", command_classify, COMMON_OPTIONS | BIT(TOP_K) | EXPLAIN_OPTIONS, 1, SIZE_MAX, "IMAGE", 1, classify_help},
-    {"inspect", command_inspect, BIT(IMAGE_SIZE) | BIT(HELP), 1, 1, "DIR", 0, inspect_help},
+    {"inspect", command_inspect, BIT(DTYPE) | BIT(IMAGE_SIZE) | BIT(HELP), 1, 1, "DIR", 0, inspect_help},
     {"bench", command_bench, COMMON_OPTIONS | BIT(THREADS) | BIT(IMAGE) | BIT(JSON), 0, 0, NULL, 1, bench_help},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };

@@ -251,11 +251,11 @@ bool config_put_model(struct config *config, const struct config_model_text *tex
         return fail(error, "found more than %d models, allowed is 0 to %d", CONFIG_MAX_MODELS, CONFIG_MAX_MODELS);
     if (*path == '\0')
         return fail(error, "found an empty path, allowed is a model folder");
-    if (text->dtype != NULL && !set_enum(&model.dtype, find_row("dtype"), text->dtype, error))
-        return false;
-    if (text->draft != NULL && !set_enum(&model.draft, find_row("draft"), text->draft, error))
-        return false;
     struct config_error why;
+    if (text->dtype != NULL && !set_enum(&model.dtype, find_row("dtype"), text->dtype, &why))
+        return fail(error, "dtype: %.200s", why.message);
+    if (text->draft != NULL && !set_enum(&model.draft, find_row("draft"), text->draft, &why))
+        return fail(error, "draft: %.200s", why.message);
     if (text->image_size != NULL && !set_int(&model.image_size, find_row("image_size"), text->image_size, &why))
         return fail(error, "image_size: %.200s", why.message);
     model.name = name != NULL ? or_exit(strdup(name)) : folder_name(path);

@@ -103,8 +103,13 @@ static bool load(struct daemon *daemon)
         log_error("%s", error.message);
         return false;
     }
-    for (size_t i = 0; i < daemon->registry.count; i++)
-        label_model(daemon->service.metrics, i, vit_model_describe(daemon->registry.entries[i].model));
+    for (size_t i = 0; i < daemon->registry.count; i++) {
+        const struct registry_entry *entry = &daemon->registry.entries[i];
+        const vit_model_info *info = vit_model_describe(entry->model);
+        label_model(daemon->service.metrics, i, info);
+        log_info("model %s: %s, %zux%zu, %zu classes, %s%s", entry->name, info->architecture, info->image_width,
+                 info->image_height, info->classes, info->dtype, entry->draft ? ", draft" : "");
+    }
     log_info("serving %zu model%s with %zu thread%s, batches of up to %zu", daemon->registry.count,
              daemon->registry.count == 1 ? "" : "s", threads, threads == 1 ? "" : "s", limits.max_batch);
     return true;

@@ -1,10 +1,12 @@
 /* inspect.c - `vitd inspect DIR`: what a model folder holds, and whether vitd can run it. */
 #include <stdio.h>
+#include <string.h>
 #include <stdlib.h>
 
 #include "server/cli.h"
 #include "server/commands.h"
 #include "server/log.h"
+#include "server/registry.h"
 #include "server/stages.h"
 #include "vit.h"
 
@@ -89,8 +91,9 @@ static void print_model(const vit_model *model, double flops)
     print_size(info);
     print_stages(info);
     printf("cost            %.2f %s per image\n", flops < 1e9 ? flops / 1e6 : flops / 1e9, flops < 1e9 ? "MFLOP" : "GFLOP");
+    const double bytes = strcmp(info->dtype, "fp32") == 0 ? 4 : strcmp(info->dtype, "bf16") == 0 ? 2 : 1;
     printf("weights         stored as %s, computed in %s: %.1f MB\n", info->stored_dtype, info->dtype,
-           4 * (double)info->parameters / 1e6);
+           bytes * (double)info->parameters / 1e6);
     printf("head            pooling %s, activation %s, embedding of %zu\n", info->pooling, info->activation,
            info->embedding_width);
     print_preprocessing(info->preprocess);
@@ -106,7 +109,8 @@ int command_inspect(const struct cli *cli)
     vit_model *model = NULL;
     vit_session *session = NULL;
     double flops = 0;
-    const vit_options options = {.image_size = (size_t)cli->config.image_size};
+    const vit_options options =
+        registry_options(&(struct config_model){.dtype = cli->config.dtype, .image_size = cli->config.image_size});
     vit_status status = vit_model_open(&model, cli->operands[0], &options, &err);
     if (status == VIT_OK)
         status = vit_session_create(&session, model, 1, &err);

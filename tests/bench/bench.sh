@@ -2,8 +2,8 @@
 # Speed of the engine, and of the daemon over HTTP beside the same work back to back: a table on standard output, and
 # BUILD/bench.json. usage: tests/bench/bench.sh BUILD
 # Model and picture: DeiT-tiny and a 500x375 photograph of VITD_SHARED (../shared) where they are, else the bundled
-# model and a sample. BENCH_SECONDS (8): the length of each run over HTTP. DTYPE (fp32): the daemon's. All figures are of this machine and this run:
-# compare the ratios. Needs GNU date.
+# model and a sample. BENCH_SECONDS (8): the length of each run over HTTP. DTYPE (fp32): the daemon's arithmetic. All
+# figures are of this machine and this run: compare the ratios. Needs GNU date.
 set -eu
 build=$1
 seconds=${BENCH_SECONDS:-8}
