@@ -351,6 +351,9 @@ START_TEST(test_draft_keeps_the_original)
         struct daemon daemon = daemon_start(NULL, (const char *const[]){draft ? "--draft" : NULL, NULL});
         seen[draft] = post_picture(&daemon, "/explain?alpha=0", cat);
         original[draft] = post_picture(&daemon, "/explain?alpha=0&size=original", cat);
+        struct reply models = daemon_get(&daemon, "/models");
+        ck_assert_ptr_nonnull(strstr(models.body, draft ? "\"draft\":true" : "\"draft\":false"));
+        reply_free(&models);
         daemon_stop(&daemon);
     }
     ck_assert(same_pixels(&original[0], &original[1]));

@@ -11,7 +11,7 @@ static const char *const resize_names[] = {
     [VIT_RESIZE_LONGEST_EDGE] = "longest_edge",
 };
 
-static void put_preprocess(struct strbuf *out, const vit_preprocess *preprocess)
+static void put_preprocess(struct strbuf *out, const vit_preprocess *preprocess, bool draft)
 {
     strbuf_printf(out, ",\"preprocessing\":{\"resize\":\"%s\"", resize_names[preprocess->resize]);
     if (preprocess->resize == VIT_RESIZE_SHORTEST_EDGE)
@@ -27,7 +27,7 @@ static void put_preprocess(struct strbuf *out, const vit_preprocess *preprocess)
     strbuf_json_floats(out, preprocess->mean, 3);
     strbuf_text(out, ",\"std\":");
     strbuf_json_floats(out, preprocess->std, 3);
-    strbuf_add(out, "}", 1);
+    strbuf_printf(out, ",\"draft\":%s}", draft ? "true" : "false");
 }
 
 static void put_explanations(struct strbuf *out, const vit_model_info *info)
@@ -81,7 +81,7 @@ static void put_model(struct strbuf *out, const struct registry_entry *model, bo
     put_explanations(out, info);
     strbuf_printf(out, ",\"attention_distances\":%s,\"filters\":%s,\"positions\":%s", info->distances ? "true" : "false",
                   info->filters ? "true" : "false", info->positions ? "true" : "false");
-    put_preprocess(out, info->preprocess);
+    put_preprocess(out, info->preprocess, model->draft);
     if (with_labels) {
         strbuf_text(out, ",\"labels\":[");
         for (size_t i = 0; i < info->classes; i++) {
