@@ -7,11 +7,11 @@
  */
 #include <string.h>
 
+#include "engine/base/size.h"
 #include "engine/layers/layers.h"
 
 enum {
     TILE_FLOATS = 128 * 1024, /* half of a common L2 cache */
-    TILE_STEP = 12,
     TILE_MOST = 96 /* rows: several tiles for several threads */
 };
 
@@ -33,9 +33,7 @@ struct run {
     size_t width, layer;
     size_t wanted; /* queries */
     size_t tile;   /* rows */
-    const float *qkv;
-    float *out;
-    struct group all; /* without windows */
+    struct group all; /* the image's tokens; attended to as one where there are no windows */
 };
 
 /* A thread's scratch. */
@@ -56,14 +54,9 @@ size_t attention_rows(const struct attention *attention, size_t tokens)
 {
     const size_t copies = attention->mixing != NULL ? 2 * attention->heads : 1;
     const size_t fitting = TILE_FLOATS / (copies * tokens), most = fitting < TILE_MOST ? fitting : TILE_MOST;
-    const size_t count = most > TILE_STEP ? (tokens + most - 1) / most : (tokens + TILE_STEP - 1) / TILE_STEP;
-    const size_t rows = ((tokens + count - 1) / count + TILE_STEP - 1) / TILE_STEP * TILE_STEP;
+    const size_t count = most > PACKED_ROWS ? (tokens + most - 1) / most : (tokens + PACKED_ROWS - 1) / PACKED_ROWS;
+    const size_t rows = ((tokens + count - 1) / count + PACKED_ROWS - 1) / PACKED_ROWS * PACKED_ROWS;
     return rows < tokens ? rows : tokens;
-}
-
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
 }
 
 /* Where keys and values of a head are in its panels; returns the floats of both. */
@@ -95,7 +88,7 @@ static size_t lay_out(const struct attention *attention, size_t tokens, size_t w
     const size_t sizes[] = {
         tile,
         attention->mixing != NULL ? tile : 0,
-        products != NULL ? larger(packed_scratch(products, n), packed_scratch(products, head_width)) : 0,
+        products != NULL ? size_larger(packed_scratch(products, n), packed_scratch(products, head_width)) : 0,
         windows != NULL ? 3 * n * width : 0,
         windows != NULL ? n * width : 0,
         windows != NULL ? panel_floats(attention, n, head_width) : 0,
@@ -308,14 +301,14 @@ static void window_part(void *argument, size_t index, float *scratch)
     const struct group group = {.qkv = memory.qkv, .out = memory.out, .tokens = n, .panels = memory.panels,
                                 .places = windows->places + slots,
                                 .regions = windows->regions != NULL ? windows->regions + slots : NULL};
-    gather_rows(memory.qkv, run->qkv, attention->padding, windows->places + slots, n, 3 * run->width);
+    gather_rows(memory.qkv, run->all.qkv, attention->padding, windows->places + slots, n, 3 * run->width);
     for (size_t first = 0; first < n; first += run->tile)
         for (size_t head = 0; head < attention->heads; head++) {
             if (attention->products != NULL)
                 pack_head(run, &group, head);
             run_tile(run, &group, head, first, n - first < run->tile ? n - first : run->tile, &memory);
         }
-    scatter_rows(run->out, memory.out, windows->places + slots, n, run->width);
+    scatter_rows(run->all.out, memory.out, windows->places + slots, n, run->width);
 }
 
 /* ---- all ---- */
@@ -330,7 +323,6 @@ void attention_forward(const struct attention *attention, const struct compute *
         own.team = NULL; /* it sees tile by tile, in order */
     struct run run = {.attention = attention, .compute = &own, .observer = observer, .width = width, .layer = layer,
                       .wanted = wanted, .tile = attention_rows(attention, windows != NULL ? windows->size : tokens),
-                      .qkv = qkv, .out = out,
                       .all = {.qkv = qkv, .out = out, .tokens = tokens, .panels = memory}};
     const vit_stage before = compute_enter(compute, VIT_STAGE_ATTENTION);
     if (windows == NULL)

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { TILE_FLOATS = 128 * 1024, TILE_STEP = 12 };
+enum { TILE_FLOATS = 128 * 1024 };
 
 struct sliding sliding_padded(size_t kernel, size_t stride, size_t padding, size_t height, size_t width)
 {
@@ -82,8 +82,8 @@ static bool is_linear(const struct sliding *sliding)
 static size_t tile_rows(const struct conv *conv)
 {
     const size_t columns = conv->sliding.kernel * conv->sliding.kernel * conv->in;
-    const size_t rows = TILE_FLOATS / columns / TILE_STEP * TILE_STEP;
-    const size_t positions = sliding_positions(&conv->sliding), least = rows > TILE_STEP ? rows : TILE_STEP;
+    const size_t rows = TILE_FLOATS / columns / PACKED_ROWS * PACKED_ROWS;
+    const size_t positions = sliding_positions(&conv->sliding), least = rows > PACKED_ROWS ? rows : PACKED_ROWS;
     return least < positions ? least : positions;
 }
 
@@ -94,13 +94,19 @@ static struct linear linear_of(const struct conv *conv)
                            .packed = conv->packed};
 }
 
+/* The parts of a thread's scratch: a tile's unfolding, and the products' operand. */
+static size_t lay_out(const struct conv *conv, size_t starts[2])
+{
+    const size_t in = linear_of(conv).in;
+    const size_t sizes[] = {is_linear(&conv->sliding) ? 0 : tile_rows(conv) * in,
+                            conv->packed.products != NULL ? packed_scratch(conv->packed.products, in) : 0};
+    return parts_lay_out(starts, sizes, 2);
+}
+
 size_t conv_scratch(const struct conv *conv)
 {
-    const struct linear linear = linear_of(conv);
-    const size_t unfolded = is_linear(&conv->sliding) ? 0 : tile_rows(conv) * linear.in;
-    const size_t sizes[] = {unfolded, conv->packed.products != NULL ? packed_scratch(conv->packed.products, linear.in) : 0};
     size_t starts[2];
-    return parts_lay_out(starts, sizes, 2);
+    return lay_out(conv, starts);
 }
 
 struct conv_call {
@@ -111,16 +117,16 @@ struct conv_call {
     bool add;
 };
 
-/* A tile of positions; the thread's scratch holds its unfolding, and after it the products' operand. */
+/* A tile of positions. */
 static void conv_tile(void *argument, size_t index, float *scratch)
 {
     const struct conv_call *call = argument;
     const struct conv *conv = call->conv;
     const struct linear linear = linear_of(conv);
     const size_t tile = tile_rows(conv), first = index * tile, left = sliding_positions(&conv->sliding) - first;
-    const size_t sizes[] = {tile * linear.in, 0}, count = left < tile ? left : tile;
+    const size_t count = left < tile ? left : tile;
     size_t starts[2];
-    parts_lay_out(starts, sizes, 2);
+    lay_out(conv, starts);
     const struct compute alone = {.kernels = call->compute->kernels, .scratch = scratch + starts[1],
                                   .profile = call->compute->profile};
     const vit_stage before = compute_enter(&alone, VIT_STAGE_PACKING);

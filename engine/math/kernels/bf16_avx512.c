@@ -1,25 +1,13 @@
 /* bf16_avx512.c - bf16 products by VDPBF16PS; the Makefile compiles this file for the instruction set. */
 #if defined(__x86_64__)
 #define LANES 16
-#include <stdbool.h>
-
-#include "engine/math/kernels/lanes.h"
-#include "engine/math/kernels/products.h"
+#include "engine/math/kernels/float_sums.h"
 
 enum { DEPTH = 2 };
-typedef vec sum_vec;
 
 static inline vec dot(vec sum, ivec a, ivec b)
 {
     return (vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
-}
-
-static inline void store_sums(float *c, vec left, vec right, const struct operand *operand, size_t row,
-                              const struct panel *panel, bool add)
-{
-    (void)operand, (void)row, (void)panel;
-    store(c, add ? load(c) + left : left);
-    store(c + LANES, add ? load(c + LANES) + right : right);
 }
 
 #include "engine/math/kernels/panels.h"

@@ -1,23 +1,14 @@
-/* fp32.h - the fp32 products for LANES lanes; see panels.h. */
-#include <stdbool.h>
-
-#include "engine/math/kernels/lanes.h"
-#include "engine/math/kernels/products.h"
+/*
+ * fp32.h - the fp32 products. A file that defines LANES (8 or 16), PRODUCTS (the table's variable) and PRODUCTS_NAME, and is
+ * compiled for the instruction set, includes this once.
+ */
+#include "engine/math/kernels/float_sums.h"
 
 enum { DEPTH = 1 };
-typedef vec sum_vec;
 
 static inline vec dot(vec sum, ivec a, ivec b)
 {
     return sum + (vec)a * (vec)b;
-}
-
-static inline void store_sums(float *c, vec left, vec right, const struct operand *operand, size_t row,
-                              const struct panel *panel, bool add)
-{
-    (void)operand, (void)row, (void)panel;
-    store(c, add ? load(c) + left : left);
-    store(c + LANES, add ? load(c + LANES) + right : right);
 }
 
 #include "engine/math/kernels/panels.h"
@@ -36,3 +27,13 @@ static void interleave(word *panel, const float *b, size_t ldb, size_t columns, 
     for (size_t i = 0; i < k; i++)
         memcpy(panel + i * PANEL, b + i * ldb, columns * sizeof *b);
 }
+
+const struct products PRODUCTS = {
+    .name = PRODUCTS_NAME,
+    .depth = DEPTH,
+    .columns = PANEL,
+    .convert = convert,
+    .interleave = interleave,
+    .multiply = multiply,
+    .multiply_adds = multiply_adds,
+};

@@ -1,7 +1,20 @@
-/* int8.h - the int8 products for LANES lanes, on VNNI's VPDPBUSD, which the including file gives as dot(). It also gives
- * multiply_add(a, b, c), a * b + c in one rounding, round_to_int(), and store_bytes(), of lanes bounded to 0 .. 255. */
+/*
+ * int8.h - the int8 products, on VNNI's VPDPBUSD. A file that defines LANES (8 or 16), PRODUCTS (the table's variable) and
+ * PRODUCTS_NAME, and is compiled for the instruction set, includes this once, after lanes.h and these four:
+ *
+ *     dot(sum, a, b)           VPDPBUSD
+ *     multiply_add(a, b, c)    a * b + c in one rounding
+ *     round_to_int(x)
+ *     store_bytes(out, lanes)  bounded to 0 .. 255
+ */
 #include <float.h>
 #include <math.h>
+#include <stdbool.h>
+
+#include "engine/math/kernels/products.h"
+
+enum { DEPTH = 4 };
+typedef ivec sum_vec;
 
 static inline vec scaled(ivec sums, const struct operand *operand, size_t row, const struct panel *panel, size_t column)
 {
@@ -56,3 +69,12 @@ static void convert(const struct operand *operand, const float *a, size_t lda, f
         memset(out + k, 0, (4 - k % 4) % 4);
     }
 }
+
+const struct products PRODUCTS = {
+    .name = PRODUCTS_NAME,
+    .depth = DEPTH,
+    .columns = PANEL,
+    .convert = convert,
+    .multiply = multiply,
+    .multiply_adds = multiply_adds,
+};

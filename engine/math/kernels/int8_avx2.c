@@ -1,13 +1,9 @@
 /* int8_avx2.c - int8 products by AVX-VNNI; the Makefile compiles this file for the instruction set. */
 #if defined(__x86_64__)
 #define LANES 8
-#include <stdbool.h>
-
+#define PRODUCTS products_int8_avx2
+#define PRODUCTS_NAME "int8 avx-vnni"
 #include "engine/math/kernels/lanes.h"
-#include "engine/math/kernels/products.h"
-
-enum { DEPTH = 4 };
-typedef ivec sum_vec;
 
 static inline ivec dot(ivec sum, ivec a, ivec b)
 {
@@ -32,13 +28,4 @@ static inline void store_bytes(uint8_t *out, ivec values)
 }
 
 #include "engine/math/kernels/int8.h"
-
-const struct products products_int8_avx2 = {
-    .name = "int8 avx-vnni",
-    .depth = DEPTH,
-    .columns = PANEL,
-    .convert = convert,
-    .multiply = multiply,
-    .multiply_adds = multiply_adds,
-};
 #endif

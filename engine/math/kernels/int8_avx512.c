@@ -1,13 +1,9 @@
 /* int8_avx512.c - int8 products by AVX-512 VNNI; the Makefile compiles this file for the instruction set. */
 #if defined(__x86_64__)
 #define LANES 16
-#include <stdbool.h>
-
+#define PRODUCTS products_int8_avx512
+#define PRODUCTS_NAME "int8 avx512-vnni"
 #include "engine/math/kernels/lanes.h"
-#include "engine/math/kernels/products.h"
-
-enum { DEPTH = 4 };
-typedef ivec sum_vec;
 
 static inline ivec dot(ivec sum, ivec a, ivec b)
 {
@@ -31,13 +27,4 @@ static inline void store_bytes(uint8_t *out, ivec values)
 }
 
 #include "engine/math/kernels/int8.h"
-
-const struct products products_int8_avx512 = {
-    .name = "int8 avx512-vnni",
-    .depth = DEPTH,
-    .columns = PANEL,
-    .convert = convert,
-    .multiply = multiply,
-    .multiply_adds = multiply_adds,
-};
 #endif
