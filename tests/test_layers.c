@@ -8,6 +8,7 @@
 #include "engine/layers/conv.h"
 #include "engine/math/cpu.h"
 #include "tests/suite.h"
+#include "tests/turns.h"
 
 static void fill(float *x, size_t n, float scale, unsigned seed)
 {
@@ -157,35 +158,6 @@ END_TEST
 
 /* ---- attention ---- */
 
-enum { TEAM = 3 };
-
-/* A team whose members take turns, from the last part to the first. */
-struct turns {
-    float *scratch[TEAM];
-    size_t calls;
-};
-
-static void run_backwards(void *context, size_t parts, void (*part)(void *argument, size_t index, void *scratch),
-                          void *argument)
-{
-    struct turns *turns = context;
-    for (size_t i = parts; i-- > 0; turns->calls++)
-        part(argument, i, turns->scratch[i % TEAM]);
-}
-
-static void turns_init(struct turns *turns, size_t floats)
-{
-    turns->calls = 0;
-    for (size_t i = 0; i < TEAM; i++)
-        turns->scratch[i] = aligned_alloc(64, floats * sizeof(float) / 64 * 64 + 64);
-}
-
-static void turns_release(struct turns *turns)
-{
-    for (size_t i = 0; i < TEAM; i++)
-        free(turns->scratch[i]);
-}
-
 enum { TOKENS = 700, HEADS = 3, WIDTH = 24, HEAD = WIDTH / HEADS };
 
 static const float mixing[] = {0.5f, -1, 0.25f, 1, 0.5f, 0.5f, -0.5f, 0.75f, 1}, mixing_bias[] = {0.1f, -0.2f, 0.3f};
@@ -226,13 +198,12 @@ static void run_attention(const struct attention *attention, const float *qkv, b
     float *out = malloc(TOKENS * WIDTH * sizeof *out), *shared = malloc(TOKENS * WIDTH * sizeof *shared);
     float *memory = aligned_alloc(64, attention_floats(attention, TOKENS, WIDTH) / 16 * 64 + 64);
     struct turns turns;
-    turns_init(&turns, attention_scratch(attention, TOKENS, WIDTH));
-    const vit_team team = {.threads = TEAM, .run = run_backwards, .context = &turns};
+    turns_init(&turns, attention_scratch(attention, TOKENS, WIDTH) * sizeof(float));
     struct compute compute = {.kernels = kernels_best(), .scratch = turns.scratch[0]};
     ck_assert_uint_lt(attention_rows(attention, TOKENS), TOKENS);
     attention_forward(attention, &compute, memory, out, qkv, TOKENS, TOKENS, WIDTH, 0, NULL);
     check_attention(out, qkv, mixed, tolerance);
-    compute.team = &team;
+    compute.team = &turns.team;
     attention_forward(attention, &compute, memory, shared, qkv, TOKENS, TOKENS, WIDTH, 0, NULL);
     ck_assert_uint_gt(turns.calls, TEAM);
     ck_assert_mem_eq(out, shared, TOKENS * WIDTH * sizeof *out);
@@ -304,7 +275,6 @@ START_TEST(test_team_does_not_change_results)
     enum { ROWS = 150, IN = 40, HIDDEN = 72 };
     static float weights[2 * IN * HIDDEN], bias[HIDDEN + IN], x[2][ROWS * IN], normed[ROWS * IN], hidden[ROWS * HIDDEN];
     struct turns turns;
-    const vit_team team = {.threads = TEAM, .run = run_backwards, .context = &turns};
     fill(weights, 2 * IN * HIDDEN, 0.2f, 1);
     fill(bias, HIDDEN + IN, 1, 2);
     for (int dtype = VIT_DTYPE_FP32; dtype <= VIT_DTYPE_INT8; dtype++) {
@@ -312,7 +282,7 @@ START_TEST(test_team_does_not_change_results)
         struct mlp mlp = {.fc1 = {.weight = weights, .bias = bias, .in = IN, .out = HIDDEN},
                           .fc2 = {.weight = weights + IN * HIDDEN, .bias = bias + HIDDEN, .in = HIDDEN, .out = IN}};
         float *memory[2] = {NULL, NULL};
-        turns_init(&turns, products ? packed_scratch(products, HIDDEN) : 0);
+        turns_init(&turns, products ? packed_scratch(products, HIDDEN) * sizeof(float) : 0);
         struct linear *const linears[] = {&mlp.fc1, &mlp.fc2};
         for (size_t i = 0; products && i < 2; i++) {
             struct linear *l = linears[i];
@@ -320,7 +290,8 @@ START_TEST(test_team_does_not_change_results)
             l->packed = packed_weight(products, memory[i], l->weight, l->in, l->out, l->in);
         }
         for (size_t i = 0; i < 2; i++) {
-            const struct compute compute = {.kernels = kernels_best(), .scratch = turns.scratch[0], .team = i ? &team : NULL};
+            const struct compute compute = {.kernels = kernels_best(), .scratch = turns.scratch[0],
+                                            .team = i ? &turns.team : NULL};
             const struct norm norm = {.weight = bias, .bias = bias, .eps = 1e-6f};
             fill(x[i], ROWS * IN, 1, 3);
             norm_forward(&norm, &compute, normed, x[i], ROWS, IN);

@@ -7,6 +7,7 @@
 
 #include "tests/golden.h"
 #include "tests/suite.h"
+#include "tests/turns.h"
 #include "vit.h"
 
 enum {
@@ -584,16 +585,7 @@ static void free_item(vit_item *item)
     free(item->distances);
 }
 
-enum { TEAM = 3, DTYPES = VIT_DTYPE_INT8 + 1 };
-
-/* A team whose members take turns, from the last part to the first. */
-static void run_backwards(void *context, size_t parts, void (*part)(void *argument, size_t index, void *scratch),
-                          void *argument)
-{
-    void **scratch = context;
-    for (size_t i = parts; i-- > 0;)
-        part(argument, i, scratch[i % TEAM]);
-}
+enum { DTYPES = VIT_DTYPE_INT8 + 1 };
 
 /* Under a sanitizer, which makes minutes of it, the other arithmetics are for some of the folders. */
 static bool is_spared(int test)
@@ -625,15 +617,13 @@ START_TEST(test_mixed_batch_is_bit_identical)
         run_one(&f, &alone[kind]);
         ck_assert_mem_eq(alone[kind].logits, plain.logits, n * sizeof(float));
     }
-    void *scratch[TEAM] = {NULL};
-    const vit_team team = {.threads = TEAM, .run = run_backwards, .context = scratch};
-    for (size_t i = 1; i < TEAM; i++)
-        scratch[i] = aligned_alloc(64, vit_model_scratch(f.model));
+    struct turns turns;
+    turns_init(&turns, vit_model_scratch(f.model));
     ck_assert_int_eq(vit_session_create(&session, f.model, KINDS + 2, &err), VIT_OK);
     for (size_t count = 1; count <= KINDS + 2; count++)
         for (size_t shift = 0; shift < KINDS; shift++) {
             vit_item items[KINDS + 2];
-            vit_session_set_team(session, count % 2 ? &team : NULL);
+            vit_session_set_team(session, count % 2 ? &turns.team : NULL);
             for (size_t i = 0; i < count; i++) {
                 const size_t kind = (i + shift) % KINDS;
                 items[i] = item_of_kind(kind, f.info);
@@ -652,8 +642,7 @@ START_TEST(test_mixed_batch_is_bit_identical)
             }
         }
     vit_session_free(session);
-    for (size_t i = 1; i < TEAM; i++)
-        free(scratch[i]);
+    turns_release(&turns);
     for (size_t kind = 0; kind < KINDS; kind++)
         free_item(&alone[kind]);
     free_item(&plain);
