@@ -151,6 +151,11 @@ typedef struct vit_item {
 vit_status vit_session_create(vit_session **session, const vit_model *model, size_t max_batch, vit_error *err);
 void vit_session_free(vit_session *session);
 
+/* Bytes of memory that the model, and that the session, hold until they are freed; what of a model's files is only mapped
+ * counts where the weights are used as they are stored. */
+size_t vit_model_bytes(const vit_model *model);
+size_t vit_session_bytes(const vit_session *session);
+
 /* Runs `count` (1 .. max_batch) images. An image's results are bit-identical whatever else is in the batch and
  * however large it is. VIT_ERR_ARGUMENT: count out of range. An explanation that vit_explain_shape() refuses, with
  * its status: no image is run. VIT_ERR_FORMAT: the model gives an image a logit that is not finite; the other images have their

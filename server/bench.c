@@ -11,7 +11,7 @@
 #include "server/bench.h"
 #include "server/cli.h"
 #include "server/commands.h"
-#include "server/registry.h"
+#include "server/work/model.h"
 
 enum { DTYPES = VIT_DTYPE_INT8 + 1 };
 
@@ -163,7 +163,7 @@ static bool measure_uploads(const struct bench *bench, cJSON *json)
 static bool open_model(struct bench *bench, vit_dtype dtype, cJSON *json)
 {
     const struct config_model *configured = &bench->cli->config.models[0];
-    vit_options options = registry_options(configured);
+    vit_options options = model_options(configured);
     vit_error err = {""};
     malloc_trim(0); /* what an earlier model left behind */
     const double start = bench_now(), before = resident_mb();
@@ -220,7 +220,7 @@ static bool read_image(struct bench *bench, const char *name)
 static bool is_wanted(const struct cli *cli, vit_dtype dtype)
 {
     if (cli->dtype_given)
-        return registry_options(&cli->config.models[0]).dtype == dtype;
+        return model_options(&cli->config.models[0]).dtype == dtype;
     return dtype == VIT_DTYPE_FP32 || vit_dtype_is_fast(dtype);
 }
 

@@ -119,7 +119,7 @@ static void *task_main(void *argument)
     vit_team team;
     task->status = prepare(task);
     if (task->status == VIT_OK && task->team != NULL) {
-        team_open(task->team, &team);
+        team_open(task->team, &team, vit_model_scratch(task->model));
         team.threads = task->way->threads;
         vit_session_set_team(task->session, &team);
     }

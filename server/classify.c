@@ -10,7 +10,7 @@
 #include "server/commands.h"
 #include "server/draw.h"
 #include "server/log.h"
-#include "server/registry.h"
+#include "server/work/model.h"
 #include "vit.h"
 
 /* What every image needs. */
@@ -154,7 +154,7 @@ static bool prepare_map(struct classifier *c, vit_error *err)
 static bool prepare(struct classifier *c)
 {
     vit_error err = {""};
-    const vit_options options = registry_options(&c->cli->config.models[0]);
+    const vit_options options = model_options(&c->cli->config.models[0]);
     if (vit_model_open(&c->model, c->cli->config.models[0].path, &options, &err) == VIT_OK &&
         vit_session_create(&c->session, c->model, 1, &err) == VIT_OK) {
         c->info = vit_model_describe(c->model);

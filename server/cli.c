@@ -157,11 +157,11 @@ static const struct command commands[] = {
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
 /* What the command line said. */
-struct request {
+struct arguments {
     const struct command *command;
     const char *values[OPTIONS]; /* the last of each; "" for those without an argument */
-    const char **models;
     size_t model_count;
+    const char *models[];
 };
 
 /* ---- parsing ---- */
@@ -214,7 +214,7 @@ static int bad_option(int problem, char **argv)
 }
 
 /* Collects options; 0, or the exit status of an error. */
-static int collect(struct request *request, int argc, char **argv, unsigned mask)
+static int collect(struct arguments *given, int argc, char **argv, unsigned mask)
 {
     struct option options[OPTIONS + 1];
     int id;
@@ -224,8 +224,8 @@ static int collect(struct request *request, int argc, char **argv, unsigned mask
         if (id < 0 || id >= OPTIONS)
             return bad_option(id, argv);
         if (id == OPTION_MODEL)
-            request->models[request->model_count++] = optarg;
-        request->values[id] = optarg != NULL ? optarg : "";
+            given->models[given->model_count++] = optarg;
+        given->values[id] = optarg != NULL ? optarg : "";
     }
     return 0;
 }
@@ -239,10 +239,10 @@ static int check_operands(const struct command *command, char **operands, size_t
     return 0;
 }
 
-static int check_models(const struct request *request)
+static int check_models(const struct arguments *given)
 {
-    if (request->model_count > request->command->max_models)
-        return usage_error("%s takes at most %zu --model", request->command->name, request->command->max_models);
+    if (given->model_count > given->command->max_models)
+        return usage_error("%s takes at most %zu --model", given->command->name, given->command->max_models);
     return 0;
 }
 
@@ -274,7 +274,7 @@ static bool add_bundled_model(struct config *config, struct config_error *error)
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
         snprintf(folder, sizeof folder, "%s/%s/%s", own, places[i], BUNDLED_MODEL);
         if (is_model(folder))
-            return config_put_model(config, &(struct config_model_text){.name = BUNDLED_MODEL, .path = folder}, error);
+            return config_add_model(config, folder, error);
     }
     snprintf(error->message, sizeof error->message,
              "no model is configured, and the bundled one is neither in %.120s/%s nor in ../config/models; "
@@ -282,37 +282,69 @@ static bool add_bundled_model(struct config *config, struct config_error *error)
     return false;
 }
 
-static int apply_options(struct config *config, const struct request *request)
+static bool blame(struct config_error *error, const char *option, const char *value)
 {
-    struct config_error error;
+    char why[sizeof error->message];
+    snprintf(why, sizeof why, "%s", error->message);
+    snprintf(error->message, sizeof error->message, "--%s%s%.200s: %.250s", option, *value ? " " : "", value, why);
+    return false;
+}
+
+static bool apply_options(struct config *config, const struct arguments *given, struct config_error *error)
+{
     for (int id = 0; id < OPTIONS; id++) {
         const struct option_row *option = &option_table[id];
-        if (option->key != NULL && request->values[id] != NULL &&
-            !config_set(config, option->key, option->has_argument ? request->values[id] : "true", &error))
-            return usage_error("--%s: %s", option->name, error.message);
+        if (option->key != NULL && given->values[id] != NULL &&
+            !config_set(config, option->key, option->has_argument ? given->values[id] : "true", error))
+            return blame(error, option->name, "");
     }
     for (size_t i = 0; i < config->model_count; i++) { /* the file's: options override them too */
-        if (request->values[OPTION_DTYPE] != NULL)
+        if (given->values[OPTION_DTYPE] != NULL)
             config->models[i].dtype = config->dtype;
-        if (request->values[OPTION_IMAGE_SIZE] != NULL)
+        if (given->values[OPTION_IMAGE_SIZE] != NULL)
             config->models[i].image_size = config->image_size;
-        if (request->values[OPTION_DRAFT] != NULL)
+        if (given->values[OPTION_DRAFT] != NULL)
             config->models[i].draft = config->draft;
     }
-    if (request->model_count > 0)
+    if (given->model_count > 0)
         config_clear_models(config);
-    for (size_t i = 0; i < request->model_count; i++)
-        if (!config_add_model(config, request->models[i], &error))
-            return usage_error("--model %s: %s", request->models[i], error.message);
+    for (size_t i = 0; i < given->model_count; i++)
+        if (!config_add_model(config, given->models[i], error))
+            return blame(error, "model", given->models[i]);
+    return true;
+}
+
+/* Defaults, file, options, in this order; 0, or the exit status of an error. *config is to be released. */
+static int configure(struct config *config, const struct arguments *given, struct config_error *error)
+{
+    const char *file = given->values[OPTION_CONFIG];
+    config_init(config);
+    if (file != NULL && !config_load(config, file, error))
+        return EXIT_RUNTIME;
+    if (!apply_options(config, given, error))
+        return EXIT_USAGE;
+    if (given->command->max_models > 0 && config->model_count == 0 && !add_bundled_model(config, error))
+        return EXIT_RUNTIME;
     return 0;
 }
 
-static int apply_choices(struct choices *choices, const struct request *request)
+bool cli_configure(const struct cli *cli, struct config *config, struct config_error *error)
+{
+    struct config fresh;
+    const bool sound = configure(&fresh, cli->arguments, error) == 0;
+    if (sound)
+        *config = fresh;
+    else
+        config_release(&fresh);
+    return sound;
+}
+
+static int apply_choices(struct choices *choices, const struct arguments *given)
 {
     *choices = choices_default();
     for (int id = 0; id < OPTIONS; id++) {
         const struct parameter *parameter = option_table[id].parameter;
-        const char *value = request->values[id];
+        const char *value = given->values[id];
         if (parameter == NULL || value == NULL)
             continue;
         choices->given |= 1u << (parameter - parameters);
@@ -336,26 +368,23 @@ static int check_output(const struct cli *cli)
     return 0;
 }
 
-static int apply(struct cli *cli, const struct request *request)
+static int apply(struct cli *cli, const struct arguments *given)
 {
     struct config_error error;
-    const char *file = request->values[OPTION_CONFIG];
-    cli->output = request->values[OPTION_OUTPUT];
-    int status = apply_choices(&cli->choices, request);
+    cli->output = given->values[OPTION_OUTPUT];
+    int status = apply_choices(&cli->choices, given);
     if (status == 0)
         status = check_output(cli);
-    cli->command = request->command->run;
-    cli->image = request->values[OPTION_IMAGE];
-    cli->json = request->values[OPTION_JSON];
-    cli->dtype_given = request->values[OPTION_DTYPE] != NULL;
-    if (status == 0 && file != NULL && !config_load(&cli->config, file, &error))
-        status = runtime_error(&error);
-    if (status == 0)
-        status = apply_options(&cli->config, request);
-    if (status == 0 && request->command->max_models > 0 && cli->config.model_count == 0 &&
-        !add_bundled_model(&cli->config, &error))
-        status = runtime_error(&error);
-    return status;
+    cli->command = given->command->run;
+    cli->image = given->values[OPTION_IMAGE];
+    cli->json = given->values[OPTION_JSON];
+    cli->dtype_given = given->values[OPTION_DTYPE] != NULL;
+    if (status != 0)
+        return status;
+    status = configure(&cli->config, given, &error);
+    if (status == EXIT_USAGE)
+        return usage_error("%s", error.message);
+    return status == 0 ? 0 : runtime_error(&error);
 }
 
 static int check_config(const char *path)
@@ -374,51 +403,49 @@ static int check_config(const char *path)
 /* ---- the whole ---- */
 
 /* Those answers that run no command; false if none was asked for. */
-static bool answer(const struct request *request, bool named, int *status)
+static bool answer(const struct arguments *given, bool named, int *status)
 {
     *status = 0;
-    if (request->values[OPTION_HELP] != NULL)
-        fputs(named ? request->command->help : general_help, stdout);
-    else if (request->values[OPTION_VERSION] != NULL)
+    if (given->values[OPTION_HELP] != NULL)
+        fputs(named ? given->command->help : general_help, stdout);
+    else if (given->values[OPTION_VERSION] != NULL)
         puts("vitd " VITD_VERSION);
-    else if (request->values[OPTION_CHECK_CONFIG] != NULL)
-        *status = check_config(request->values[OPTION_CHECK_CONFIG]);
+    else if (given->values[OPTION_CHECK_CONFIG] != NULL)
+        *status = check_config(given->values[OPTION_CHECK_CONFIG]);
     else
         return false;
     return true;
 }
 
-static bool parse(struct cli *cli, struct request *request, int argc, char **argv, int *status)
+static bool parse(struct cli *cli, struct arguments *given, int argc, char **argv, int *status)
 {
     const bool named = argc > 1 && argv[1][0] != '-';
-    request->command = named ? find_command(argv[1]) : &commands[0];
-    if (request->command == NULL) {
+    given->command = named ? find_command(argv[1]) : &commands[0];
+    if (given->command == NULL) {
         *status = usage_error("unknown command: %s", argv[1]);
         return false;
     }
-    const unsigned mask = request->command->options | (named ? 0 : BIT(VERSION) | BIT(CHECK_CONFIG));
-    *status = collect(request, named ? argc - 1 : argc, named ? argv + 1 : argv, mask);
-    if (*status != 0 || answer(request, named, status))
+    const unsigned mask = given->command->options | (named ? 0 : BIT(VERSION) | BIT(CHECK_CONFIG));
+    *status = collect(given, named ? argc - 1 : argc, named ? argv + 1 : argv, mask);
+    if (*status != 0 || answer(given, named, status))
         return false;
     cli->operands = (const char *const *)(named ? argv + 1 : argv) + optind;
     cli->operand_count = (size_t)((named ? argc - 1 : argc) - optind);
-    *status = check_operands(request->command, (char **)cli->operands, cli->operand_count);
+    *status = check_operands(given->command, (char **)cli->operands, cli->operand_count);
     if (*status == 0)
-        *status = check_models(request);
+        *status = check_models(given);
     if (*status == 0)
-        *status = apply(cli, request);
+        *status = apply(cli, given);
     return *status == 0;
 }
 
 bool cli_parse(struct cli *cli, int argc, char **argv, int *status)
 {
-    struct request request = {.models = calloc((size_t)argc + 1, sizeof *request.models)};
     *cli = (struct cli){0};
-    config_init(&cli->config);
-    if (request.models == NULL)
+    cli->arguments = calloc(1, sizeof *cli->arguments + (size_t)argc * sizeof cli->arguments->models[0]);
+    if (cli->arguments == NULL)
         *status = runtime_error(&(struct config_error){"out of memory"});
-    bool run = request.models != NULL && parse(cli, &request, argc, argv, status);
-    free(request.models);
+    bool run = cli->arguments != NULL && parse(cli, cli->arguments, argc, argv, status);
     if (!run)
         cli_release(cli);
     return run;
@@ -427,4 +454,6 @@ bool cli_parse(struct cli *cli, int argc, char **argv, int *status)
 void cli_release(struct cli *cli)
 {
     config_release(&cli->config);
+    free(cli->arguments);
+    cli->arguments = NULL;
 }

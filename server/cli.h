@@ -13,4 +13,8 @@ enum { EXIT_RUNTIME = 1, EXIT_USAGE = 2 };
 bool cli_parse(struct cli *cli, int argc, char **argv, int *status);
 void cli_release(struct cli *cli);
 
+/* The configuration anew: defaults, the file as it is now, options. *config is fresh; false: it is unchanged, and *error says
+ * why. */
+bool cli_configure(const struct cli *cli, struct config *config, struct config_error *error);
+
 #endif

@@ -10,8 +10,11 @@
 #include "server/config.h"
 #include "server/parameters.h"
 
+struct arguments; /* cli.c's */
+
 struct cli {
     int (*command)(const struct cli *cli); /* one of those below */
+    struct arguments *arguments;
     struct config config; /* defaults, then --config, then options; at least one model, except for inspect */
     const char *const *operands; /* images of classify, the folder of inspect */
     size_t operand_count;

@@ -15,50 +15,63 @@ enum log_format { LOG_FORMAT_TEXT, LOG_FORMAT_JSON };
 enum dtype { DTYPE_FP32, DTYPE_BF16, DTYPE_INT8, DTYPE_AUTO }; /* vit_dtype, and which this CPU is to choose */
 
 struct config_model {
-    char *name; /* [A-Za-z0-9._-]{1,64}, unique; by default the folder's last component */
+    char *name; /* [A-Za-z0-9._-]{1,64}; by default the folder's last component */
     char *path; /* relative paths in a file are taken from the file's folder */
+    int version; /* 0: none is given. Models of one name have different ones */
     int dtype;
     int image_size; /* side of the square input; 0: the folder's own */
     int draft;      /* 1: big JPEGs are decoded smaller; 0: as Pillow does */
-};
-
-/* A model as it is written; what may be NULL falls back to the folder's last component and to the configuration. */
-struct config_model_text {
-    const char *name; /* or NULL */
-    const char *path;
-    const char *dtype, *image_size, *draft; /* or NULL */
+    int max_batch_size, max_queue_delay_us;
+    int lazy;       /* 1: opened for the first request that needs it */
 };
 
 struct config {
     struct {
         char *address; /* numeric IPv4 or IPv6 */
         int port;      /* 0: any free port */
+        char *socket;  /* path of a Unix socket beside it; "": none */
     } listen;
+    struct {
+        char *certificate, *key; /* paths of PEM files; "": no TLS */
+    } tls;
     struct config_model *models;
     size_t model_count;
+    long long model_memory_bytes; /* for models in memory; 0: no bound */
     int threads; /* 0: as many as the CPUs this process may use */
     int dtype, image_size, draft; /* for models that do not say */
     struct {
-        int max_batch_size;
-        int max_queue_delay_us;
-        int max_queue_size; /* images waiting, over all models */
+        int max_batch_size, max_queue_delay_us; /* for models that do not say */
+        int max_queue_size;        /* images waiting, over all models */
+        long long max_queue_bytes; /* of uploads that are being read or wait */
         int request_timeout_ms;
     } batching;
     struct {
         int max_body_bytes;
         int max_pixels;
         int max_connections;
+        int max_connections_per_address; /* 0: no bound */
         int max_images_per_request;
         int header_timeout_ms; /* from a request's first byte to a complete header; and to be idle */
         int body_timeout_ms;   /* from the header to the last byte of the body */
     } limits;
     struct {
+        char *keys;         /* path of the file of bearer keys; "": everyone may do everything but admin */
+        int admin;          /* 1: models may be loaded and unloaded over HTTP */
+        char *cors_origins; /* separated by blanks */
+    } access;
+    struct {
+        long long max_bytes; /* of replies kept; 0: none */
+    } cache;
+    int drain_delay_ms;   /* from SIGTERM, or SIGINT, until no connection is accepted any more */
+    int drain_timeout_ms; /* and from then until what is left is cut */
+    struct {
         int level;  /* enum log_level */
         int format; /* enum log_format */
+        int access; /* 1: a line for each request */
     } log;
 };
 
-enum { CONFIG_MAX_MODELS = 256, CONFIG_MAX_NAME = 64 };
+enum { CONFIG_MAX_MODELS = 256, CONFIG_MAX_NAME = 64, CONFIG_MAX_BATCH = 256 };
 
 struct config_error {
     char message[512]; /* "vitd.json:12: batching.max_batch_size: found 0, allowed is 1 to 256" */
@@ -67,6 +80,8 @@ struct config_error {
 /* Fills in every default; no models. */
 void config_init(struct config *config);
 void config_release(struct config *config);
+/* *copy is fresh, to be released. */
+void config_copy(struct config *copy, const struct config *config);
 
 /* Reads the file over what is in *config (models given in the file replace those there). JSON with // and block
  * comments. An unknown or duplicate key, a wrong type or a value out of range is an error naming the file, the line,
@@ -79,21 +94,33 @@ bool config_set(struct config *config, const char *key, const char *value, struc
 
 /* Appends a model; spec is "DIR" or "NAME=DIR". */
 bool config_add_model(struct config *config, const char *spec, struct config_error *error);
-/* The same from its parts. */
-bool config_put_model(struct config *config, const struct config_model_text *text, struct config_error *error);
 void config_clear_models(struct config *config);
 
-enum config_type { CONFIG_STRING, CONFIG_NUMBER, CONFIG_BOOLEAN };
+/* The same step by step: with what the configuration has for models that do not say; then key by key, as config_set();
+ * then appended, which takes *model over. Whatever fails, *model is to be released. */
+void config_model_init(struct config_model *model, const struct config *config);
+bool config_model_set(struct config_model *model, const char *key, const char *value, struct config_error *error);
+bool config_append_model(struct config *config, struct config_model *model, struct config_error *error);
+void config_model_release(struct config_model *model);
+/* *copy is fresh. */
+void config_model_copy(struct config_model *copy, const struct config_model *model);
+/* Whether nothing but the name tells them apart. */
+bool config_model_equal(const struct config_model *a, const struct config_model *b);
+
+enum config_type { CONFIG_STRING, CONFIG_NUMBER, CONFIG_BOOLEAN, CONFIG_PATH, CONFIG_LIST };
 
 /* A scalar key as the table has it. */
 struct config_key {
     const char *name;    /* "listen.port" */
     enum config_type type;
+    bool restart;        /* a change takes effect at the next start only */
     char allowed[80];    /* "0 to 65535" */
-    char value[64];      /* in the configuration asked about, as config_set() takes it */
+    char value[256];     /* in the configuration asked about, as config_set() takes it (longer ones cut) */
 };
 /* The i-th key of the table; false past the last. */
 bool config_describe(const struct config *config, size_t i, struct config_key *key);
+/* The i-th key of a model; the value is not given. */
+bool config_describe_model(size_t i, struct config_key *key);
 
 /* Number of CPUs this process may use: affinity mask and cgroup v2/v1 quota (rounded up), at least 1. cpus.c. */
 int config_cpu_count(void);

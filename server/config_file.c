@@ -140,46 +140,8 @@ static const char *found(const struct loader *loader, const cJSON *value, char t
     return text;
 }
 
-/* The value as config_set() takes it; NULL where it is of another type. */
-static const char *as_text(const struct loader *loader, const cJSON *value, enum config_type type, char text[64])
-{
-    switch (type) {
-    case CONFIG_NUMBER:
-        return cJSON_IsNumber(value) ? found(loader, value, text) : NULL;
-    case CONFIG_BOOLEAN:
-        return !cJSON_IsBool(value) ? NULL : cJSON_IsTrue(value) ? "true" : "false";
-    case CONFIG_STRING:
-        break;
-    }
-    return cJSON_IsString(value) ? value->valuestring : NULL;
-}
-
-static bool load_scalar(const struct loader *loader, const struct config_key *key, const cJSON *value)
-{
-    char text[64];
-    struct config_error error;
-    const char *written = as_text(loader, value, key->type, text);
-    if (written == NULL)
-        return fail(loader, key->name, "found %s, allowed is %s", found(loader, value, text), key->allowed);
-    return config_set(loader->config, key->name, written, &error) ||
-           fail(loader, key->name, "%s", error.message);
-}
-
-/* A key of a model; its value, as it is written, goes to *field. */
-static bool model_member(const struct loader *loader, const char *prefix, const cJSON *value, enum config_type type,
-                         const char **field, char text[64])
-{
-    static const char *const types[] = {"string", "number", "boolean"};
-    char key[KEY_BYTES];
-    snprintf(key, sizeof key, "%.90s.%.30s", prefix, value->string);
-    if (*field != NULL)
-        return fail(loader, key, "found a second time, allowed is once");
-    *field = as_text(loader, value, type, text);
-    return *field != NULL || fail(loader, key, "found %s, allowed is a %s", found(loader, value, text), types[type]);
-}
-
-/* Relative paths are taken from the configuration file's folder. */
-static char *model_path(const struct loader *loader, const char *path)
+/* Relative paths are taken from the configuration file's folder. To be freed. */
+static char *absolute_path(const struct loader *loader, const char *path)
 {
     char *joined = NULL;
     const char *slash = strrchr(loader->path, '/');
@@ -188,53 +150,115 @@ static char *model_path(const struct loader *loader, const char *path)
     return asprintf(&joined, "%.*s/%s", (int)(slash - loader->path), loader->path, path) < 0 ? NULL : joined;
 }
 
-static bool read_model(struct loader *loader, const char *prefix, const cJSON *object, struct config_model_text *model,
-                       char number[64])
+/* A list of words as one text with blanks between them, to be freed; NULL: it is no such list. */
+static char *join_words(const cJSON *list)
 {
-    const struct {
-        const char *key;
-        enum config_type type;
-        const char **field;
-    } known[] = {{"name", CONFIG_STRING, &model->name},
-                 {"path", CONFIG_STRING, &model->path},
-                 {"dtype", CONFIG_STRING, &model->dtype},
-                 {"image_size", CONFIG_NUMBER, &model->image_size},
-                 {"draft", CONFIG_BOOLEAN, &model->draft}};
-    enum { KNOWN = sizeof known / sizeof known[0] };
+    size_t length = 1;
+    for (const cJSON *item = list->child; item != NULL; item = item->next) {
+        if (!cJSON_IsString(item) || *item->valuestring == '\0' || strpbrk(item->valuestring, " \t\r\n") != NULL)
+            return NULL;
+        length += strlen(item->valuestring) + 1;
+    }
+    char *text = calloc(1, length);
+    for (const cJSON *item = list->child; text != NULL && item != NULL; item = item->next) {
+        strcat(text, *text != '\0' ? " " : "");
+        strcat(text, item->valuestring);
+    }
+    return text;
+}
+
+/* The value as config_set() takes it, to be freed; NULL where it is of another type. */
+static char *as_text(const struct loader *loader, const cJSON *value, enum config_type type)
+{
+    char text[64];
+    switch (type) {
+    case CONFIG_NUMBER:
+        return cJSON_IsNumber(value) ? strdup(found(loader, value, text)) : NULL;
+    case CONFIG_BOOLEAN:
+        return cJSON_IsBool(value) ? strdup(cJSON_IsTrue(value) ? "true" : "false") : NULL;
+    case CONFIG_LIST:
+        return cJSON_IsArray(value) ? join_words(value) : NULL;
+    case CONFIG_PATH:
+        return cJSON_IsString(value) ? absolute_path(loader, value->valuestring) : NULL;
+    case CONFIG_STRING:
+        break;
+    }
+    return cJSON_IsString(value) ? strdup(value->valuestring) : NULL;
+}
+
+/* The value of a key where the walk is, for the configuration or, unless NULL, for a model. */
+static bool load_scalar(const struct loader *loader, const char *name, const struct config_key *key, const cJSON *value,
+                        struct config_model *model)
+{
+    char text[64];
+    struct config_error error;
+    char *written = as_text(loader, value, key->type);
+    if (written == NULL)
+        return fail(loader, name, "found %s, allowed is %s", found(loader, value, text), key->allowed);
+    const bool set = model != NULL ? config_model_set(model, key->name, written, &error)
+                                   : config_set(loader->config, key->name, written, &error);
+    free(written);
+    return set || fail(loader, name, "%s", error.message);
+}
+
+static bool find_model_key(const char *name, struct config_key *key)
+{
+    for (size_t i = 0; config_describe_model(i, key); i++)
+        if (strcmp(key->name, name) == 0)
+            return true;
+    return false;
+}
+
+static bool is_first_of_its_name(const cJSON *object, const cJSON *member)
+{
+    for (const cJSON *other = object->child; other != member; other = other->next)
+        if (strcmp(other->string, member->string) == 0)
+            return false;
+    return true;
+}
+
+static bool fail_model_key(const struct loader *loader, const char *prefix, const char *name)
+{
+    char list[256] = "";
+    size_t length = 0;
+    struct config_key key;
+    for (size_t i = 0; config_describe_model(i, &key); i++)
+        length += (size_t)snprintf(list + length, sizeof list - length, "%s%s", i > 0 ? ", " : "", key.name);
+    return fail(loader, prefix, "found the key \"%.60s\", allowed is %s", name, list);
+}
+
+static bool read_model(struct loader *loader, const char *prefix, const cJSON *object, struct config_model *model)
+{
+    char name[KEY_BYTES];
+    struct config_key key;
     size_t *position = &loader->position[loader->depth++];
     *position = 0;
     for (const cJSON *member = object->child; member != NULL; member = member->next, (*position)++) {
-        char text[64] = "";
-        size_t i = 0;
-        while (i < KNOWN && strcmp(member->string, known[i].key) != 0)
-            i++;
-        if (i == KNOWN)
-            return fail(loader, prefix, "found the key \"%.60s\", allowed is name, path, dtype, image_size, draft",
-                        member->string);
-        if (!model_member(loader, prefix, member, known[i].type, known[i].field,
-                          known[i].type == CONFIG_NUMBER ? number : text))
+        snprintf(name, sizeof name, "%.60s.%.60s", prefix, member->string);
+        if (!find_model_key(member->string, &key))
+            return fail_model_key(loader, prefix, member->string);
+        if (!is_first_of_its_name(object, member))
+            return fail(loader, name, "found a second time, allowed is once");
+        if (!load_scalar(loader, name, &key, member, model))
             return false;
     }
     loader->depth--;
-    return model->path != NULL || fail(loader, prefix, "found no path, allowed is a model folder in \"path\"");
+    return cJSON_HasObjectItem(object, "path") ||
+           fail(loader, prefix, "found no path, allowed is a model folder in \"path\"");
 }
 
 static bool load_model(struct loader *loader, const char *prefix, const cJSON *object)
 {
-    struct config_model_text model = {0};
+    struct config_model model;
     struct config_error error;
     char text[64];
     if (!cJSON_IsObject(object))
-        return fail(loader, prefix, "found %s, allowed is {\"name\", \"path\", \"dtype\", \"image_size\", \"draft\"}",
-                    found(loader, object, text));
-    if (!read_model(loader, prefix, object, &model, text))
-        return false;
-    char *joined = model_path(loader, model.path);
-    model.path = joined;
-    bool added = joined != NULL && config_put_model(loader->config, &model, &error);
-    if (!added)
-        fail(loader, prefix, "%s", joined != NULL ? error.message : "out of memory");
-    free(joined);
+        return fail(loader, prefix, "found %s, allowed is an object with the folder in \"path\"", found(loader, object, text));
+    config_model_init(&model, loader->config);
+    bool added = read_model(loader, prefix, object, &model);
+    if (added)
+        added = config_append_model(loader->config, &model, &error) || fail(loader, prefix, "%s", error.message);
+    config_model_release(&model);
     return added;
 }
 
@@ -293,14 +317,6 @@ static bool is_section(const struct config *config, const char *name)
     return false;
 }
 
-static bool is_first_of_its_name(const cJSON *object, const cJSON *member)
-{
-    for (const cJSON *other = object->child; other != member; other = other->next)
-        if (strcmp(other->string, member->string) == 0)
-            return false;
-    return true;
-}
-
 static bool load_object(struct loader *loader, const char *prefix, const cJSON *object);
 
 static bool load_member(struct loader *loader, const char *prefix, const cJSON *object, const cJSON *member)
@@ -319,7 +335,7 @@ static bool load_member(struct loader *loader, const char *prefix, const cJSON *
     if (!is_first_of_its_name(object, member))
         return fail(loader, name, "found a second time, allowed is once");
     if (scalar)
-        return load_scalar(loader, &key, member);
+        return load_scalar(loader, key.name, &key, member, NULL);
     if (is_models)
         return true; /* read last: a model without a dtype takes the file's, wherever that stands */
     if (!cJSON_IsObject(member))
@@ -353,20 +369,16 @@ static bool load_root(struct loader *loader, const cJSON *root)
     return true;
 }
 
-static void copy_config(struct config *copy, const struct config *config)
+/* Keys that only make sense together. */
+static bool check_whole(const struct config *config, const char *path, struct config_error *error)
 {
-    struct config_key key;
-    struct config_error error;
-    config_init(copy);
-    for (size_t i = 0; config_describe(config, i, &key); i++)
-        config_set(copy, key.name, key.value, &error);
-    for (size_t i = 0; i < config->model_count; i++) {
-        const struct config_model *model = &config->models[i];
-        config_put_model(copy, &(struct config_model_text){.name = model->name, .path = model->path}, &error);
-        copy->models[i].dtype = model->dtype;
-        copy->models[i].image_size = model->image_size;
-        copy->models[i].draft = model->draft;
-    }
+    if ((*config->tls.certificate == '\0') != (*config->tls.key == '\0'))
+        return fail_file(error, path, "tls: found one of certificate and key, allowed is both or none");
+    if (config->access.admin && *config->access.keys == '\0')
+        return fail_file(error, path, "access.admin: found true without access.keys, allowed is true with a file of keys");
+    if (config->batching.max_queue_bytes < config->limits.max_body_bytes)
+        return fail_file(error, path, "batching.max_queue_bytes: found less than limits.max_body_bytes, allowed is more");
+    return true;
 }
 
 bool config_load(struct config *config, const char *path, struct config_error *error)
@@ -377,9 +389,9 @@ bool config_load(struct config *config, const char *path, struct config_error *e
     loader.text = read_text(path, &length, error);
     if (loader.text == NULL)
         return false;
-    copy_config(&next, config);
+    config_copy(&next, config);
     cJSON *root = parse(&loader, length);
-    bool loaded = root != NULL && load_root(&loader, root);
+    bool loaded = root != NULL && load_root(&loader, root) && check_whole(&next, path, error);
     cJSON_Delete(root);
     free(loader.text);
     if (loaded) {

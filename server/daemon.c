@@ -1,12 +1,14 @@
 /*
- * daemon.c - vitd serve: the order of start-up and shutdown.
+ * daemon.c - vitd serve: the order of start-up, reload and shutdown.
  *
- *     main thread    block signals -> bind, HTTP up (503 "loading") -> loader thread -> wait for signals, tick
- *     loader thread  open the models -> queue -> workers warm up -> service.ready, READY=1
- *     on SIGTERM     drain HTTP -> workers finish -> free everything -> exit 0; a second signal exits at once
+ *     main thread      block signals -> queue, workers, loader -> HTTP up (503 "loading") -> wait for signals, tick
+ *     loader's thread  open the models, warm them up; then wake the main thread: service.ready, READY=1
+ *     on SIGHUP        read the configuration again -> the loader opens what is new -> put all of it in force, or nothing
+ *     on SIGTERM       not ready any more -> drain_delay_ms -> drain HTTP -> workers finish -> free everything -> exit 0;
+ *                      after drain_timeout_ms, or a second signal, exit at once
  *
  * Signals are blocked in every thread and taken by sigtimedwait() in the main thread only, so there is no handler and
- * no global. The loader publishes what it made by setting `ready` last; until then nobody else looks at it.
+ * no global. The loader wakes it by SIGUSR1 when the models of a configuration are there, or cannot be had.
  */
 #include <errno.h>
 #include <malloc.h>
@@ -18,199 +20,339 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "server/cli.h"
 #include "server/commands.h"
 #include "server/http/http.h"
 #include "server/log.h"
 #include "server/systemd.h"
-#include "server/work/workers.h"
 
+enum apply_state { APPLY_NONE, APPLY_RUNNING, APPLY_DONE, APPLY_FAILED };
+
+/* The main thread's, but for what the loader writes before it sets `applying`. */
 struct daemon {
-    const struct config *config;
+    const struct cli *cli;
     struct service service;
     struct http *http;
-    pthread_t loader;
     int64_t start_us;
-    atomic_int loaded; /* enum load_state */
+    pthread_t main_thread;
 
-    /* the loader's until `loaded`, then the main thread's */
-    struct registry registry;
-    struct queue *queue;
-    struct workers *workers;
+    struct settings *next; /* whose models the loader opens; NULL: none */
+    bool reload_again;     /* SIGHUP came meanwhile */
+    atomic_int applying;   /* enum apply_state */
+    vit_error apply_error; /* APPLY_FAILED */
+
+    int64_t watchdog_us, pinged_us; /* 0: no watchdog */
+    bool stuck;
+    int64_t status_us;     /* when STATUS= was last told */
+    uint64_t status_images;
 };
 
 /* Bytes: of blocks that malloc takes from, and gives back to, the system; of the rest that a thread may keep when it is free,
  * some pictures' worth. */
 enum { LARGE_BLOCK = 1 << 20, KEPT_MEMORY = 8 << 20 };
-
-enum load_state { LOAD_RUNNING, LOAD_DONE, LOAD_FAILED };
-
-/* ---- loading ---- */
-
-/* Label values in quotes as the metrics want them. */
-static void label_model(struct metrics *metrics, size_t index, const vit_model_info *info)
-{
-    char labels[512];
-    snprintf(labels, sizeof labels,
-             "architecture=\"%.40s\",layout=\"%.40s\",dtype=\"%.20s\",image_size=\"%zux%zu\",classes=\"%zu\","
-             "parameters=\"%llu\"",
-             info->architecture, info->layout, info->dtype, info->image_height, info->image_width, info->classes,
-             (unsigned long long)info->parameters);
-    metrics_set_model_info(metrics, (int)index, labels);
-}
-
-/* bf16 and int8 are for speed: say so where they bring none. */
-static void warn_of_slow(const struct registry *registry, const struct config *config)
-{
-    for (size_t i = 0; i < registry->count; i++) {
-        const vit_dtype dtype = registry_options(&config->models[i]).dtype;
-        if (dtype != VIT_DTYPE_FP32 && !vit_dtype_is_fast(dtype))
-            log_warn("model %s: this CPU has no instructions for %s, which is slower than fp32 then", registry->entries[i].name,
-                     vit_dtype_name(dtype));
-    }
-}
-
-static bool load(struct daemon *daemon)
-{
-    const struct config *config = daemon->config;
-    vit_error error = {{0}};
-    if (registry_open(&daemon->registry, config, &error) != VIT_OK) {
-        log_error("%s", error.message);
-        return false;
-    }
-    warn_of_slow(&daemon->registry, config);
-    size_t threads = (size_t)(config->threads > 0 ? config->threads : config_cpu_count());
-    struct queue_limits limits = {
-        .models = daemon->registry.count,
-        .workers = threads,
-        .max_batch = (size_t)config->batching.max_batch_size,
-        .max_delay_us = config->batching.max_queue_delay_us,
-        .capacity = (size_t)config->batching.max_queue_size,
-    };
-    daemon->queue = queue_create(&limits);
-    if (!daemon->queue) {
-        log_error("out of memory");
-        return false;
-    }
-    struct workers_setup setup = {
-        .registry = &daemon->registry,
-        .queue = daemon->queue,
-        .metrics = daemon->service.metrics,
-        .threads = threads,
-        .max_batch = limits.max_batch,
-        .max_pixels = (size_t)config->limits.max_pixels,
-    };
-    if (workers_start(&daemon->workers, &setup, &error) != VIT_OK) {
-        log_error("%s", error.message);
-        return false;
-    }
-    for (size_t i = 0; i < daemon->registry.count; i++) {
-        const struct registry_entry *entry = &daemon->registry.entries[i];
-        const vit_model_info *info = vit_model_describe(entry->model);
-        label_model(daemon->service.metrics, i, info);
-        log_info("model %s: %s, %zux%zu, %zu classes, %s%s", entry->name, info->architecture, info->image_width,
-                 info->image_height, info->classes, info->dtype, entry->draft ? ", draft" : "");
-    }
-    log_info("serving %zu model%s with %zu thread%s, batches of up to %zu", daemon->registry.count,
-             daemon->registry.count == 1 ? "" : "s", threads, threads == 1 ? "" : "s", limits.max_batch);
-    return true;
-}
-
-static void *loader_main(void *argument)
-{
-    struct daemon *daemon = argument;
-    pthread_setname_np(pthread_self(), "vitd-loader");
-    if (!load(daemon)) {
-        atomic_store(&daemon->loaded, LOAD_FAILED);
-        return NULL;
-    }
-    daemon->service.queue = daemon->queue;
-    atomic_store(&daemon->service.ready, true);
-    atomic_store(&daemon->loaded, LOAD_DONE);
-    if (atomic_load(&daemon->service.draining))
-        return NULL; /* a signal came first */
-    log_info("listening on http://%s (ready in %.0f ms)", http_address(daemon->http),
-             (double)(job_clock_us() - daemon->start_us) / 1e3);
-    systemd_notify("READY=1\nSTATUS=ready");
-    return NULL;
-}
+enum { TICK_MS = 100, DRAIN_TICK_MS = 10, STATUS_US = 5000000 };
 
 /* ---- signals ---- */
 
-static void block_signals(sigset_t *stop)
+static void block_signals(sigset_t *awaited)
 {
-    sigemptyset(stop);
-    sigaddset(stop, SIGTERM);
-    sigaddset(stop, SIGINT);
-    pthread_sigmask(SIG_BLOCK, stop, NULL);
+    static const int numbers[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
+    sigemptyset(awaited);
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
+        sigaddset(awaited, numbers[i]);
+    pthread_sigmask(SIG_BLOCK, awaited, NULL);
     signal(SIGPIPE, SIG_IGN);
 }
 
-/* Waits for SIGTERM or SIGINT; 0 when none came. */
-static int wait_for_signal(const sigset_t *stop, long milliseconds)
+/* 0 when none came. */
+static int wait_for_signal(const sigset_t *awaited, long milliseconds)
 {
     struct timespec timeout = {.tv_nsec = milliseconds * 1000000};
-    int signal_number = sigtimedwait(stop, NULL, &timeout);
+    int signal_number = sigtimedwait(awaited, NULL, &timeout);
     return signal_number > 0 ? signal_number : 0;
+}
+
+static bool ends(int signal_number)
+{
+    return signal_number == SIGTERM || signal_number == SIGINT;
+}
+
+/* ---- a configuration's models ---- */
+
+/* On the loader's thread. */
+static void models_applied(void *context, vit_status status, const vit_error *error)
+{
+    struct daemon *daemon = context;
+    daemon->apply_error = *error;
+    atomic_store(&daemon->applying, status == VIT_OK ? APPLY_DONE : APPLY_FAILED);
+    pthread_kill(daemon->main_thread, SIGUSR1);
+}
+
+static bool apply_models(struct daemon *daemon, const struct config *config)
+{
+    atomic_store(&daemon->applying, APPLY_RUNNING);
+    return loader_apply(daemon->service.loader, config, models_applied, daemon);
+}
+
+static void apply_limits(struct daemon *daemon, const struct config *config)
+{
+    queue_set_limits(daemon->service.queue,
+                     &(struct queue_limits){.capacity = (size_t)config->batching.max_queue_size,
+                                            .max_bytes = (size_t)config->batching.max_queue_bytes});
+    cache_resize(daemon->service.cache, (size_t)config->cache.max_bytes);
+    log_setup((enum log_level)config->log.level, (enum log_format)config->log.format);
+}
+
+static void tell_ready(struct daemon *daemon)
+{
+    const char *address;
+    const struct config *config = &daemon->service.settings->config;
+    log_info("serving %zu model%s with batches of up to %d", config->model_count, config->model_count == 1 ? "" : "s",
+             config->batching.max_batch_size);
+    for (size_t i = 0; (address = http_address(daemon->http, i)) != NULL; i++)
+        log_info("listening on %s (ready in %.0f ms)", address, (double)(job_clock_us() - daemon->start_us) / 1e3);
+    daemon->status_us = job_clock_us();
+    systemd_notify("READY=1\nSTATUS=ready");
+}
+
+/* ---- reload ---- */
+
+static void refuse_reload(struct daemon *daemon, const char *why)
+{
+    settings_unref(daemon->next);
+    daemon->next = NULL;
+    log_error("reload refused, all is as it was: %s", why);
+    systemd_notify("READY=1\nSTATUS=ready, but the last reload was refused (see the log)");
+}
+
+static void begin_reload(struct daemon *daemon)
+{
+    struct config config;
+    struct config_error error;
+    if (atomic_load(&daemon->applying) != APPLY_NONE) {
+        daemon->reload_again = true;
+        return;
+    }
+    log_info("SIGHUP: reading the configuration again");
+    systemd_notify_reloading();
+    if (!cli_configure(daemon->cli, &config, &error)) {
+        refuse_reload(daemon, error.message);
+        return;
+    }
+    daemon->next = settings_create(&config, &error);
+    config_release(&config);
+    if (!daemon->next)
+        refuse_reload(daemon, error.message);
+    else if (!apply_models(daemon, &daemon->next->config)) {
+        atomic_store(&daemon->applying, APPLY_NONE);
+        refuse_reload(daemon, "out of memory");
+    }
+}
+
+/* Keys that only count when the daemon starts. */
+static void warn_of_restart(const struct config *old, const struct config *new)
+{
+    struct config_key a, b;
+    for (size_t i = 0; config_describe(old, i, &a) && config_describe(new, i, &b); i++)
+        if (a.restart && strcmp(a.value, b.value) != 0)
+            log_warn("%s: the new value takes effect at the next start", a.name);
+}
+
+static void end_reload(struct daemon *daemon)
+{
+    struct service *service = &daemon->service;
+    struct http_error error;
+    const struct config *config = &daemon->next->config;
+    if (!http_configure(daemon->http, config, &error))
+        log_error("%s; the old certificate stays", error.message);
+    warn_of_restart(&service->settings->config, config);
+    apply_limits(daemon, config);
+    log_info("reloaded: %zu model%s", config->model_count, config->model_count == 1 ? "" : "s");
+    service_set_settings(service, daemon->next);
+    daemon->next = NULL;
+    systemd_notify("READY=1\nSTATUS=ready");
+}
+
+/* The models are there, or cannot be had; false: the daemon cannot start. */
+static bool end_apply(struct daemon *daemon)
+{
+    const bool starting = !atomic_load(&daemon->service.ready);
+    const bool done = atomic_load(&daemon->applying) == APPLY_DONE;
+    atomic_store(&daemon->applying, APPLY_NONE);
+    if (starting && !done) {
+        log_error("%s", daemon->apply_error.message);
+        return false;
+    }
+    if (starting) {
+        atomic_store(&daemon->service.ready, true);
+        tell_ready(daemon);
+    } else if (done) {
+        end_reload(daemon);
+    } else {
+        refuse_reload(daemon, daemon->apply_error.message);
+    }
+    if (daemon->reload_again) {
+        daemon->reload_again = false;
+        begin_reload(daemon);
+    }
+    return true;
+}
+
+/* ---- what the service manager is told ---- */
+
+/* No more pings once a worker is stuck: a piece of work takes seconds at most. */
+static void ping(struct daemon *daemon, int64_t now_us)
+{
+    if (!daemon->watchdog_us || now_us - daemon->pinged_us < daemon->watchdog_us / 4)
+        return;
+    const int64_t longest_us = workers_longest_us(daemon->service.workers);
+    if (longest_us < daemon->watchdog_us) {
+        systemd_notify("WATCHDOG=1");
+        daemon->stuck = false;
+    } else if (!daemon->stuck) {
+        log_error("a worker has been at one piece of work for %lld s: it is stuck, and the watchdog is told no more",
+                  (long long)longest_us / 1000000);
+        daemon->stuck = true;
+    }
+    daemon->pinged_us = now_us;
+}
+
+static void tell_status(struct daemon *daemon, int64_t now_us)
+{
+    char text[128];
+    struct queue_state queue;
+    const double seconds = (double)(now_us - daemon->status_us) / 1e6;
+    if (now_us - daemon->status_us < STATUS_US)
+        return;
+    const uint64_t images = metrics_total_images(daemon->service.metrics);
+    queue_look(daemon->service.queue, &queue);
+    snprintf(text, sizeof text, "STATUS=ready: %.1f images/s, %zu waiting", (double)(images - daemon->status_images) / seconds,
+             queue.waiting);
+    systemd_notify(text);
+    daemon->status_images = images;
+    daemon->status_us = now_us;
+}
+
+static void tick(struct daemon *daemon)
+{
+    const int64_t now_us = job_clock_us();
+    http_tick(daemon->http);
+    ping(daemon, now_us);
+    if (atomic_load(&daemon->service.ready) && !atomic_load(&daemon->service.draining) && !daemon->next)
+        tell_status(daemon, now_us);
 }
 
 /* ---- serving ---- */
 
-/* Until a signal comes (true) or loading has failed (false). */
-static bool serve(struct daemon *daemon, const sigset_t *stop)
+/* Until a signal ends it (true) or loading has failed (false). */
+static bool serve(struct daemon *daemon, const sigset_t *awaited)
 {
-    while (atomic_load(&daemon->loaded) != LOAD_FAILED) {
-        int signal_number = wait_for_signal(stop, 100);
-        if (signal_number) {
+    for (;;) {
+        const int signal_number = wait_for_signal(awaited, TICK_MS);
+        if (ends(signal_number)) {
             log_info("%s: finishing what is under way; a second signal stops at once",
                      signal_number == SIGINT ? "SIGINT" : "SIGTERM");
             return true;
         }
-        http_tick(daemon->http);
+        if (signal_number == SIGHUP)
+            begin_reload(daemon);
+        if (atomic_load(&daemon->applying) >= APPLY_DONE && !end_apply(daemon))
+            return false;
+        tick(daemon);
     }
-    return false;
 }
 
-static void drain(struct daemon *daemon, const sigset_t *stop)
+/* Ticks for some time, or until no connection is left; false: the time is up. */
+static bool wait_for_drain(struct daemon *daemon, const sigset_t *awaited, int milliseconds)
 {
-    systemd_notify("STOPPING=1\nSTATUS=finishing what is under way");
-    http_drain(daemon->http);
+    const int64_t end_us = job_clock_us() + (int64_t)milliseconds * 1000;
     while (!http_is_drained(daemon->http)) {
-        int signal_number = wait_for_signal(stop, 10);
-        if (signal_number)
+        if (job_clock_us() >= end_us)
+            return false;
+        const int signal_number = wait_for_signal(awaited, DRAIN_TICK_MS);
+        if (ends(signal_number))
             _exit(128 + signal_number);
-        http_tick(daemon->http);
+        tick(daemon);
     }
+    return true;
 }
 
-/* Joins the loader; a model that is still being opened is not waited for. */
-static void end_loading(struct daemon *daemon)
+static void drain(struct daemon *daemon, const sigset_t *awaited)
 {
-    if (atomic_load(&daemon->loaded) == LOAD_RUNNING) {
+    struct settings *settings = service_settings(&daemon->service);
+    systemd_notify("STOPPING=1\nSTATUS=finishing what is under way");
+    atomic_store(&daemon->service.draining, true);
+    wait_for_drain(daemon, awaited, settings->config.drain_delay_ms);
+    http_drain(daemon->http);
+    if (!wait_for_drain(daemon, awaited, settings->config.drain_timeout_ms)) {
+        log_warn("drain_timeout_ms is over: stopped with %zu connections open", http_connections(daemon->http));
+        _exit(EXIT_SUCCESS);
+    }
+    settings_unref(settings);
+    if (atomic_load(&daemon->applying) == APPLY_RUNNING) { /* it may take long, and nobody waits for it */
         log_info("stopped while loading");
         _exit(EXIT_SUCCESS);
     }
-    pthread_join(daemon->loader, NULL);
 }
+
+/* ---- life ---- */
 
 static void release(struct daemon *daemon)
 {
+    struct service *service = &daemon->service;
     http_stop(daemon->http);
-    workers_stop(daemon->workers);
-    queue_free(daemon->queue);
-    registry_release(&daemon->registry);
-    metrics_free(daemon->service.metrics);
+    loader_stop(service->loader);
+    workers_stop(service->workers);
+    queue_free(service->queue);
+    registry_free(service->registry);
+    cache_free(service->cache);
+    metrics_free(service->metrics);
+    settings_unref(daemon->next);
+    settings_unref(service->settings);
+    pthread_mutex_destroy(&service->mutex);
 }
 
-static struct metrics *create_metrics(const struct config *config)
+static bool fail(const char *message)
 {
-    const char **names = calloc(config->model_count + 1, sizeof *names);
-    if (!names)
-        return NULL;
-    for (size_t i = 0; i < config->model_count; i++)
-        names[i] = config->models[i].name;
-    struct metrics *metrics = metrics_create(names, config->model_count);
-    free(names);
-    return metrics;
+    log_error("%s", message);
+    return false;
+}
+
+/* All that does not depend on a model. */
+static bool create(struct daemon *daemon)
+{
+    struct service *service = &daemon->service;
+    struct config_error error;
+    vit_error why = {{0}};
+    const struct config *config = &daemon->cli->config;
+    const size_t threads = (size_t)(config->threads > 0 ? config->threads : config_cpu_count());
+    service->settings = settings_create(config, &error);
+    if (!service->settings)
+        return fail(error.message);
+    service->metrics = metrics_create();
+    service->registry = registry_create();
+    service->queue = queue_create(threads, &(struct queue_limits){0});
+    service->cache = cache_create((size_t)config->cache.max_bytes);
+    if (!service->metrics || !service->registry || !service->queue || !service->cache)
+        return fail("out of memory");
+    apply_limits(daemon, config);
+    if (workers_start(&service->workers, service->queue, service->metrics, threads, &why) != VIT_OK)
+        return fail(why.message);
+    log_info("%zu worker thread%s", threads, threads == 1 ? "" : "s");
+    service->loader = loader_start(service->registry, service->metrics, threads);
+    return service->loader || fail("cannot start a thread");
+}
+
+static bool start(struct daemon *daemon, size_t inherited)
+{
+    struct http_error error;
+    const struct config *config = &daemon->cli->config;
+    if (!create(daemon))
+        return false;
+    if (!http_start(&daemon->http, &daemon->service, config, inherited, &error))
+        return fail(error.message);
+    systemd_notify("STATUS=loading models");
+    return apply_models(daemon, config) || fail("out of memory");
 }
 
 static void log_machine(int restart_failure)
@@ -231,42 +373,23 @@ static void log_machine(int restart_failure)
 
 int command_serve(const struct cli *cli)
 {
-    struct daemon daemon = {.config = &cli->config, .start_us = job_clock_us()};
-    struct http_error error = {{0}};
-    sigset_t stop;
-    block_signals(&stop);
+    struct daemon daemon = {.cli = cli, .start_us = job_clock_us(), .main_thread = pthread_self()};
+    sigset_t awaited;
+    block_signals(&awaited);
     /* else glibc learns from the first large upload to keep the memory of all later ones */
     mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK);
     mallopt(M_TRIM_THRESHOLD, KEPT_MEMORY);
     log_setup((enum log_level)cli->config.log.level, (enum log_format)cli->config.log.format);
+    const size_t inherited = (size_t)systemd_listen_fds();
+    daemon.watchdog_us = systemd_watchdog_us();
     vit_blas_init();
     log_machine(cli->restart_failure);
-    daemon.service.config = daemon.config;
-    daemon.service.registry = &daemon.registry;
-    daemon.service.metrics = create_metrics(daemon.config);
-    if (!daemon.service.metrics) {
-        log_error("out of memory");
-        return EXIT_FAILURE;
-    }
-    if (!http_start(&daemon.http, &daemon.service, &error)) {
-        log_error("%s", error.message);
-        release(&daemon);
-        return EXIT_FAILURE;
-    }
-    systemd_notify("STATUS=loading models");
-    int failed = pthread_create(&daemon.loader, NULL, loader_main, &daemon);
-    if (failed) {
-        log_error("cannot start a thread: %s", strerror(failed));
-        release(&daemon);
-        return EXIT_FAILURE;
-    }
-    bool asked = serve(&daemon, &stop);
+    pthread_mutex_init(&daemon.service.mutex, NULL);
+    const bool asked = start(&daemon, inherited) && serve(&daemon, &awaited);
     if (asked)
-        drain(&daemon, &stop);
-    end_loading(&daemon);
-    const bool loaded = atomic_load(&daemon.loaded) != LOAD_FAILED;
+        drain(&daemon, &awaited);
     release(&daemon);
     if (asked)
         log_info("stopped");
-    return asked && loaded ? EXIT_SUCCESS : EXIT_FAILURE;
+    return asked ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -6,7 +6,7 @@
 #include "server/cli.h"
 #include "server/commands.h"
 #include "server/log.h"
-#include "server/registry.h"
+#include "server/work/model.h"
 #include "server/stages.h"
 #include "vit.h"
 
@@ -110,7 +110,7 @@ int command_inspect(const struct cli *cli)
     vit_session *session = NULL;
     double flops = 0;
     const vit_options options =
-        registry_options(&(struct config_model){.dtype = cli->config.dtype, .image_size = cli->config.image_size});
+        model_options(&(struct config_model){.dtype = cli->config.dtype, .image_size = cli->config.image_size});
     vit_status status = vit_model_open(&model, cli->operands[0], &options, &err);
     if (status == VIT_OK)
         status = vit_session_create(&session, model, 1, &err);

@@ -11,6 +11,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,9 +21,9 @@
 
 enum { LINE_BYTES = PIPE_BUF, MESSAGE_BYTES = 3000, PATH_BYTES = 1000, FIELD_BYTES = 200 };
 
-static enum log_level threshold = LOG_LEVEL_INFO;
-static enum log_format style = LOG_FORMAT_TEXT;
-static bool into_journal;
+static atomic_int threshold = LOG_LEVEL_INFO; /* enum log_level */
+static atomic_int style = LOG_FORMAT_TEXT;    /* enum log_format */
+static atomic_bool into_journal;
 
 struct line {
     char text[LINE_BYTES];
@@ -314,7 +315,11 @@ void log_request(const struct log_access *access)
     }
     add_count(&line, "in", access->bytes_in);
     add_count(&line, "out", access->bytes_out);
+    add_string_field(&line, "cache", access->cache, FIELD_BYTES);
     add_string_field(&line, "peer", access->peer, FIELD_BYTES);
+    add_string_field(&line, "user", access->user, FIELD_BYTES);
+    add_string_field(&line, "trace", access->trace, FIELD_BYTES);
+    add_string_field(&line, "span", access->span, FIELD_BYTES);
     end(&line);
 }
 
@@ -332,12 +337,12 @@ static bool stderr_is_journal(void)
 
 void log_setup(enum log_level level, enum log_format format)
 {
-    threshold = level;
-    style = format;
+    threshold = (int)level;
+    style = (int)format;
     into_journal = stderr_is_journal();
 }
 
 bool log_enabled(enum log_level level)
 {
-    return level <= threshold;
+    return (int)level <= threshold;
 }

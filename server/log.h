@@ -10,7 +10,7 @@
 
 #include "server/config.h"
 
-/* Sets level and format for the process; call before threads start. Defaults: info, text. */
+/* Sets level and format for the process, at any time. Defaults: info, text. */
 void log_setup(enum log_level level, enum log_format format);
 /* Whether a line of this level would be written. */
 bool log_enabled(enum log_level level);
@@ -24,6 +24,9 @@ void log_debug(const char *format, ...) __attribute__((format(printf, 1, 2)));
 struct log_access {
     const char *id, *method, *path; /* path as sent, without the query */
     const char *route, *model;      /* "" if none */
+    const char *user;               /* the name of the key it came with; "" if none */
+    const char *trace, *span;       /* of its traceparent; "" if none */
+    const char *cache;              /* "hit"; "" otherwise */
     const char *peer;
     int status;                     /* 499: the client left before the reply */
     const char *error_code;         /* "" if none */

@@ -1,14 +1,17 @@
 /*
  * metrics.c - the counters behind GET /metrics.
  *
- * Everything is a relaxed atomic in one block sized at start: requests by (route, model, code), histograms by model.
- * A histogram stores how many values fell into each bucket and adds them up when rendered, so that a scrape during an
- * update still shows cumulative, consistent buckets. The last model slot, METRICS_NO_MODEL, has the empty name.
+ * Everything is a relaxed atomic: requests by (route, model, code), histograms by model. Models are a list that only
+ * grows; the mutex orders who adds to it and protects each model's info. A histogram stores how many values fell into each
+ * bucket and adds them up when rendered, so that a scrape during an update still shows cumulative, consistent buckets.
+ * Requests for no model are counted in the entry of the empty name, the list's first.
  */
 #include "server/metrics.h"
 
 #include <dirent.h>
+#include <pthread.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,16 +22,17 @@
 
 #include "vit.h"
 
-enum { MAX_ROUTES = 32, MAX_BUCKETS = 16 };
+enum { MAX_ROUTES = 64, MAX_BUCKETS = 16 };
 
-static const int codes[] = {200, 400, 401, 404, 405, 408, 411, 413, 414, 415, 422,
-                            429, 431, 499, 500, 501, 503, 504, 505, 0 /* any other */};
+static const int codes[] = {200, 204, 400, 401, 403, 404, 405, 408, 409, 411, 413, 414,
+                            415, 422, 429, 431, 499, 500, 501, 503, 504, 505, 0 /* any other */};
 enum { CODE_COUNT = sizeof codes / sizeof codes[0] };
 
 static const char *const reject_names[REJECT_COUNT] = {
     [REJECT_QUEUE_FULL] = "queue_full",   [REJECT_TOO_LARGE] = "too_large",     [REJECT_TIMEOUT] = "timeout",
     [REJECT_CLIENT_GONE] = "client_gone", [REJECT_SLOW_CLIENT] = "slow_client", [REJECT_LOADING] = "loading",
     [REJECT_DRAINING] = "draining",       [REJECT_MALFORMED] = "malformed",
+    [REJECT_UNAUTHORIZED] = "unauthorized",
 };
 
 static const struct duration_kind {
@@ -53,21 +57,28 @@ struct histogram {
     atomic_uint_fast64_t sum;                  /* nanoseconds, or images */
 };
 
+struct sum {
+    atomic_uint_fast64_t count, nanoseconds;
+};
+
 struct model_metrics {
+    _Atomic(struct model_metrics *) next;
     char *name;
-    _Atomic(char *) info; /* set once, when the model is open */
-    atomic_uint_fast64_t images;
+    char *info; /* NULL: not loaded */
+    atomic_uint_fast64_t images, cache_hits, cache_misses;
     atomic_uint_fast64_t requests[MAX_ROUTES][CODE_COUNT];
     struct histogram batch, durations[DURATION_COUNT];
+    struct sum batches[METRICS_MAX_BATCH + 1];
+    atomic_int_fast64_t last_inference_ms;
 };
 
 struct metrics {
-    size_t model_count; /* slots - 1: the last slot is METRICS_NO_MODEL */
     double start_time;
     _Atomic(const char *) routes[MAX_ROUTES];
     atomic_uint_fast64_t rejected[REJECT_COUNT];
     atomic_int inflight;
-    struct model_metrics models[];
+    pthread_mutex_t mutex;
+    struct model_metrics none; /* and the head of the list */
 };
 
 static void add(atomic_uint_fast64_t *counter, uint64_t amount)
@@ -104,20 +115,14 @@ static double process_start_time(void)
     return seconds - ((double)since_boot.tv_sec + (double)since_boot.tv_nsec / 1e9 - ticks);
 }
 
-struct metrics *metrics_create(const char *const *model_names, size_t models)
+struct metrics *metrics_create(void)
 {
-    struct metrics *metrics = calloc(1, sizeof *metrics + (models + 1) * sizeof metrics->models[0]);
+    struct metrics *metrics = calloc(1, sizeof *metrics);
     if (!metrics)
         return NULL;
-    metrics->model_count = models;
     metrics->start_time = process_start_time();
-    for (size_t i = 0; i <= models; i++) {
-        metrics->models[i].name = strdup(i < models ? model_names[i] : "");
-        if (!metrics->models[i].name) {
-            metrics_free(metrics);
-            return NULL;
-        }
-    }
+    metrics->none.name = "";
+    pthread_mutex_init(&metrics->mutex, NULL);
     return metrics;
 }
 
@@ -125,29 +130,51 @@ void metrics_free(struct metrics *metrics)
 {
     if (!metrics)
         return;
-    for (size_t i = 0; i <= metrics->model_count; i++) {
-        free(metrics->models[i].name);
-        free(atomic_load(&metrics->models[i].info));
+    for (struct model_metrics *model = metrics->none.next, *next; model; model = next) {
+        next = model->next;
+        free(model->name);
+        free(model->info);
+        free(model);
     }
+    pthread_mutex_destroy(&metrics->mutex);
     free(metrics);
 }
 
-static struct model_metrics *slot(struct metrics *metrics, int model)
+static struct model_metrics *next_of(const struct model_metrics *model)
 {
-    return &metrics->models[model < 0 || (size_t)model > metrics->model_count ? metrics->model_count : (size_t)model];
+    return atomic_load_explicit(&model->next, memory_order_acquire);
 }
 
-void metrics_set_model_info(struct metrics *metrics, int model, const char *labels)
+struct model_metrics *metrics_model(struct metrics *metrics, const char *id)
 {
-    struct model_metrics *entry = slot(metrics, model);
-    char *copy = strdup(labels), *none = NULL;
-    if (copy && !atomic_compare_exchange_strong(&entry->info, &none, copy))
-        free(copy);
+    pthread_mutex_lock(&metrics->mutex);
+    struct model_metrics *last = &metrics->none, *found = next_of(last);
+    while (found && strcmp(found->name, id) != 0) {
+        last = found;
+        found = next_of(found);
+    }
+    if (!found && (found = calloc(1, sizeof *found)) != NULL && (found->name = strdup(id)) == NULL) {
+        free(found);
+        found = NULL;
+    }
+    if (found && found != next_of(last))
+        atomic_store_explicit(&last->next, found, memory_order_release);
+    pthread_mutex_unlock(&metrics->mutex);
+    return found;
+}
+
+void metrics_set_model_info(struct metrics *metrics, struct model_metrics *model, const char *labels)
+{
+    char *copy = labels ? strdup(labels) : NULL;
+    pthread_mutex_lock(&metrics->mutex);
+    free(model->info);
+    model->info = copy;
+    pthread_mutex_unlock(&metrics->mutex);
 }
 
 /* ---- updates ---- */
 
-/* The row of a route, added when it is new; the table is never full unless there are more than 32 routes. */
+/* The row of a route, added when it is new; the table is never full unless there are more than 64 routes. */
 static size_t route_index(struct metrics *metrics, const char *route)
 {
     for (size_t i = 0; i < MAX_ROUTES; i++) {
@@ -160,17 +187,22 @@ static size_t route_index(struct metrics *metrics, const char *route)
     return MAX_ROUTES - 1;
 }
 
-void metrics_request(struct metrics *metrics, const char *route, int model, int code)
+void metrics_request(struct metrics *metrics, const char *route, struct model_metrics *model, int code)
 {
     size_t row = 0;
     while (row < CODE_COUNT - 1 && codes[row] != code)
         row++;
-    add(&slot(metrics, model)->requests[route_index(metrics, route)][row], 1);
+    add(&(model ? model : &metrics->none)->requests[route_index(metrics, route)][row], 1);
 }
 
-void metrics_images(struct metrics *metrics, int model, size_t images)
+void metrics_images(struct model_metrics *model, size_t images)
 {
-    add(&slot(metrics, model)->images, images);
+    add(&model->images, images);
+}
+
+void metrics_cache(struct model_metrics *model, bool hit)
+{
+    add(hit ? &model->cache_hits : &model->cache_misses, 1);
 }
 
 void metrics_rejected(struct metrics *metrics, enum metrics_reject reason)
@@ -186,18 +218,24 @@ static void observe(struct histogram *histogram, const double *bounds, size_t co
     add(&histogram->buckets[bucket], 1);
 }
 
-void metrics_batch(struct metrics *metrics, int model, size_t batch_size)
+void metrics_batch(struct model_metrics *model, size_t batch_size, double seconds)
 {
-    struct histogram *histogram = &slot(metrics, model)->batch;
-    observe(histogram, batch_bounds, BATCH_BUCKETS, (double)batch_size);
-    add(&histogram->sum, batch_size);
+    struct sum *sum = &model->batches[batch_size < METRICS_MAX_BATCH ? batch_size : METRICS_MAX_BATCH];
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    observe(&model->batch, batch_bounds, BATCH_BUCKETS, (double)batch_size);
+    add(&model->batch.sum, batch_size);
+    add(&sum->count, 1);
+    add(&sum->nanoseconds, (uint64_t)(seconds * 1e9));
+    atomic_store_explicit(&model->last_inference_ms, (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000,
+                          memory_order_relaxed);
 }
 
-void metrics_duration(struct metrics *metrics, enum metrics_duration which, int model, double seconds)
+void metrics_duration(struct metrics *metrics, enum metrics_duration which, struct model_metrics *model, double seconds)
 {
     if (seconds < 0)
         seconds = 0;
-    struct histogram *histogram = &slot(metrics, model)->durations[which];
+    struct histogram *histogram = &(model ? model : &metrics->none)->durations[which];
     observe(histogram, duration_bounds, DURATION_BUCKETS, seconds);
     add(&histogram->sum, (uint64_t)(seconds * 1e9));
 }
@@ -234,26 +272,30 @@ static void put_model_label(FILE *out, const struct model_metrics *model)
     fputc('"', out);
 }
 
+static void put_requests_of(FILE *out, const char *route, const struct model_metrics *model, size_t index)
+{
+    for (size_t row = 0; row < CODE_COUNT; row++) {
+        const uint64_t count = value_of(&model->requests[index][row]);
+        if (!count)
+            continue;
+        fputs("vitd_requests_total{route=\"", out);
+        put_label(out, route);
+        fputs("\",", out);
+        put_model_label(out, model);
+        if (codes[row])
+            fprintf(out, ",code=\"%d\"} %llu\n", codes[row], (unsigned long long)count);
+        else
+            fprintf(out, ",code=\"other\"} %llu\n", (unsigned long long)count);
+    }
+}
+
 static void put_requests(FILE *out, const struct metrics *metrics)
 {
     describe(out, "vitd_requests_total", "counter", "Requests by route, model and status code (499: client left).");
-    for (size_t route = 0; route < MAX_ROUTES; route++) {
-        const char *name = atomic_load_explicit(&metrics->routes[route], memory_order_acquire);
-        for (size_t i = 0; name && i <= metrics->model_count; i++) {
-            for (size_t row = 0; row < CODE_COUNT; row++) {
-                uint64_t count = value_of(&metrics->models[i].requests[route][row]);
-                if (!count)
-                    continue;
-                fputs("vitd_requests_total{route=\"", out);
-                put_label(out, name);
-                fputs("\",", out);
-                put_model_label(out, &metrics->models[i]);
-                if (codes[row])
-                    fprintf(out, ",code=\"%d\"} %llu\n", codes[row], (unsigned long long)count);
-                else
-                    fprintf(out, ",code=\"other\"} %llu\n", (unsigned long long)count);
-            }
-        }
+    for (size_t i = 0; i < MAX_ROUTES; i++) {
+        const char *route = atomic_load_explicit(&metrics->routes[i], memory_order_acquire);
+        for (const struct model_metrics *model = &metrics->none; route && model; model = next_of(model))
+            put_requests_of(out, route, model, i);
     }
 }
 
@@ -277,32 +319,51 @@ static void put_histogram(FILE *out, const char *name, const struct model_metric
     fprintf(out, "} %llu\n", (unsigned long long)total);
 }
 
-static void put_models(FILE *out, const struct metrics *metrics)
+/* A counter that every model has. */
+static void put_counter(FILE *out, const struct metrics *metrics, const char *name, const char *help, size_t offset)
 {
-    describe(out, "vitd_images_total", "counter", "Images that were run through a model.");
-    for (size_t i = 0; i < metrics->model_count; i++) {
-        fputs("vitd_images_total{", out);
-        put_model_label(out, &metrics->models[i]);
-        fprintf(out, "} %llu\n", (unsigned long long)value_of(&metrics->models[i].images));
+    describe(out, name, "counter", help);
+    for (const struct model_metrics *model = next_of(&metrics->none); model; model = next_of(model)) {
+        fprintf(out, "%s{", name);
+        put_model_label(out, model);
+        fprintf(out, "} %llu\n",
+                (unsigned long long)value_of((const void *)((const char *)model + offset)));
     }
+}
+
+static void put_model_info(FILE *out, struct metrics *metrics)
+{
+    describe(out, "vitd_model_info", "gauge", "The models in memory.");
+    pthread_mutex_lock(&metrics->mutex);
+    for (const struct model_metrics *model = next_of(&metrics->none); model; model = next_of(model)) {
+        if (!model->info)
+            continue;
+        fputs("vitd_model_info{", out);
+        put_model_label(out, model);
+        fprintf(out, "%s%s} 1\n", *model->info ? "," : "", model->info);
+    }
+    pthread_mutex_unlock(&metrics->mutex);
+}
+
+static void put_models(FILE *out, struct metrics *metrics)
+{
+    put_counter(out, metrics, "vitd_images_total", "Images that were run through a model.",
+                offsetof(struct model_metrics, images));
+    put_counter(out, metrics, "vitd_cache_hits_total", "Requests answered from the result cache.",
+                offsetof(struct model_metrics, cache_hits));
+    put_counter(out, metrics, "vitd_cache_misses_total", "Requests that the result cache could not answer.",
+                offsetof(struct model_metrics, cache_misses));
     describe(out, "vitd_batch_size", "histogram", "Images per forward pass.");
-    for (size_t i = 0; i < metrics->model_count; i++)
-        put_histogram(out, "vitd_batch_size", &metrics->models[i], &metrics->models[i].batch, batch_bounds,
-                      BATCH_BUCKETS, 1);
+    for (const struct model_metrics *model = next_of(&metrics->none); model; model = next_of(model))
+        put_histogram(out, "vitd_batch_size", model, &model->batch, batch_bounds, BATCH_BUCKETS, 1);
     for (size_t which = 0; which < DURATION_COUNT; which++) {
         describe(out, duration_kinds[which].name, "histogram", duration_kinds[which].help);
-        size_t slots = metrics->model_count + (which == DURATION_REQUEST); /* requests may be for no model */
-        for (size_t i = 0; i < slots; i++)
-            put_histogram(out, duration_kinds[which].name, &metrics->models[i], &metrics->models[i].durations[which],
-                          duration_bounds, DURATION_BUCKETS, 1e-9);
+        const struct model_metrics *first = which == DURATION_REQUEST ? &metrics->none : next_of(&metrics->none);
+        for (const struct model_metrics *model = first; model; model = next_of(model))
+            put_histogram(out, duration_kinds[which].name, model, &model->durations[which], duration_bounds,
+                          DURATION_BUCKETS, 1e-9);
     }
-    describe(out, "vitd_model_info", "gauge", "The models served.");
-    for (size_t i = 0; i < metrics->model_count; i++) {
-        const char *info = atomic_load(&metrics->models[i].info);
-        fputs("vitd_model_info{", out);
-        put_model_label(out, &metrics->models[i]);
-        fprintf(out, "%s%s} 1\n", info && *info ? "," : "", info ? info : "");
-    }
+    put_model_info(out, metrics);
 }
 
 static void put_build(FILE *out)
@@ -359,7 +420,18 @@ static void put_process(FILE *out, const struct metrics *metrics)
               metrics->start_time);
 }
 
-char *metrics_render(const struct metrics *metrics, size_t queue_depth, size_t *length)
+static void put_gauges(FILE *out, const struct metrics *metrics, const struct metrics_gauges *gauges)
+{
+    put_gauge(out, "vitd_queue_depth", "gauge", "Images waiting for a worker.", (double)gauges->queue_depth);
+    put_gauge(out, "vitd_queue_bytes", "gauge", "Bytes of uploads being read or waiting.", (double)gauges->queue_bytes);
+    put_gauge(out, "vitd_models_bytes", "gauge", "Memory of the models that are loaded.", (double)gauges->models_bytes);
+    put_gauge(out, "vitd_cache_entries", "gauge", "Replies in the result cache.", (double)gauges->cache_entries);
+    put_gauge(out, "vitd_cache_bytes", "gauge", "Memory of the result cache.", (double)gauges->cache_bytes);
+    put_gauge(out, "vitd_inflight_requests", "gauge", "Requests being read, served or answered.",
+              (double)atomic_load_explicit(&metrics->inflight, memory_order_relaxed));
+}
+
+char *metrics_render(struct metrics *metrics, const struct metrics_gauges *gauges, size_t *length)
 {
     char *text = NULL;
     FILE *out = open_memstream(&text, length);
@@ -371,9 +443,7 @@ char *metrics_render(const struct metrics *metrics, size_t queue_depth, size_t *
     for (size_t i = 0; i < REJECT_COUNT; i++)
         fprintf(out, "vitd_rejected_total{reason=\"%s\"} %llu\n", reject_names[i],
                 (unsigned long long)value_of(&metrics->rejected[i]));
-    put_gauge(out, "vitd_queue_depth", "gauge", "Images waiting for a worker.", (double)queue_depth);
-    put_gauge(out, "vitd_inflight_requests", "gauge", "Requests being read, served or answered.",
-              (double)atomic_load_explicit(&metrics->inflight, memory_order_relaxed));
+    put_gauges(out, metrics, gauges);
     put_build(out);
     put_process(out, metrics);
     if (ferror(out) | fclose(out)) {
@@ -381,4 +451,41 @@ char *metrics_render(const struct metrics *metrics, size_t queue_depth, size_t *
         return NULL;
     }
     return text;
+}
+
+/* ---- reading ---- */
+
+static struct metrics_sum sum_of(const struct histogram *histogram)
+{
+    struct metrics_sum sum = {.seconds = (double)value_of(&histogram->sum) / 1e9};
+    for (size_t i = 0; i < MAX_BUCKETS; i++)
+        sum.count += value_of(&histogram->buckets[i]);
+    return sum;
+}
+
+uint64_t metrics_total_images(const struct metrics *metrics)
+{
+    uint64_t images = 0;
+    for (const struct model_metrics *model = next_of(&metrics->none); model; model = next_of(model))
+        images += value_of(&model->images);
+    return images;
+}
+
+void metrics_read(const struct model_metrics *model, struct metrics_counts *counts)
+{
+    *counts = (struct metrics_counts){
+        .images = value_of(&model->images),
+        .cache_hits = value_of(&model->cache_hits),
+        .cache_misses = value_of(&model->cache_misses),
+        .last_inference_ms = atomic_load_explicit(&model->last_inference_ms, memory_order_relaxed),
+    };
+    for (size_t route = 0; route < MAX_ROUTES; route++)
+        for (size_t row = 0; row < CODE_COUNT; row++)
+            *(codes[row] && codes[row] < 400 ? &counts->succeeded : &counts->failed) +=
+                value_of(&model->requests[route][row]);
+    for (size_t i = 0; i < DURATION_COUNT; i++)
+        counts->durations[i] = sum_of(&model->durations[i]);
+    for (size_t i = 0; i <= METRICS_MAX_BATCH; i++)
+        counts->batches[i] = (struct metrics_sum){value_of(&model->batches[i].count),
+                                                  (double)value_of(&model->batches[i].nanoseconds) / 1e9};
 }

@@ -16,9 +16,10 @@ allowed() {
     engine/arch) echo "include engine/base engine/store engine/layers engine/math engine/math/kernels" ;;
     engine/explain) echo "include engine/base engine/layers" ;;
     engine/model) echo "include engine/base engine/store engine/arch engine/explain engine/math" ;;
-    server) echo "include server/http server/work" ;;
-    server/http) echo "include server server/work server/http/web" ;;
+    server) echo "include server/http server/models server/work" ;;
+    server/http) echo "include server server/models server/work server/http/web" ;;
     server/http/web) echo "" ;;
+    server/models) echo "include server server/work" ;;
     server/work) echo "include server" ;;
     *) echo "UNKNOWN" ;;
     esac

@@ -58,15 +58,15 @@ START_TEST(test_every_key_can_be_set_to_its_bounds)
     struct config_key key;
     config_init(&config);
     for (size_t i = 0; config_describe(&config, i, &key); i++) {
-        int min, max;
+        long long min, max;
         if (key.type != CONFIG_NUMBER)
             continue;
         char value[32];
-        ck_assert_msg(sscanf(key.allowed, "%d to %d", &min, &max) == 2, "%s", key.allowed);
+        ck_assert_msg(sscanf(key.allowed, "%lld to %lld", &min, &max) == 2, "%s", key.allowed);
         for (int side = 0; side < 2; side++) {
-            snprintf(value, sizeof value, "%d", side == 0 ? min : max);
+            snprintf(value, sizeof value, "%lld", side == 0 ? min : max);
             ck_assert_msg(config_set(&config, key.name, value, &error), "%s: %s", key.name, error.message);
-            snprintf(value, sizeof value, "%lld", side == 0 ? min - 1LL : max + 1LL);
+            snprintf(value, sizeof value, "%lld", side == 0 ? min - 1 : max + 1);
             ck_assert_msg(!config_set(&config, key.name, value, &error), "%s took %s", key.name, value);
             ck_assert_ptr_nonnull(strstr(error.message, key.allowed));
         }
@@ -126,14 +126,14 @@ START_TEST(test_errors_name_line_key_and_range)
         {"{\n\"batching\": {\n\"max_batch_size\": 0}}", ":3: batching.max_batch_size: ", "allowed is 1 to 256"},
         {"{\"threads\": 1.5}", ":1: threads: ", "allowed is 0 to 1024"},
         {"{\"threads\": \"2\"}", ":1: threads: ", "allowed is 0 to 1024"},
-        {"{\"listen\": {\"adress\": 1}}", ":1: listen.adress: ", "unknown key, allowed is address, port"},
+        {"{\"listen\": {\"adress\": 1}}", ":1: listen.adress: ", "unknown key, allowed is address, port, socket"},
         {"{\n\n\"treads\": 1}", ":3: treads: ", "unknown key"},
         {"{\"threads\": 1,\n\"threads\": 2}", ":2: threads: ", "a second time"},
         {"{\"log\": {\"level\": \"loud\"}}", ":1: log.level: ", "error, warn, info, debug"},
         {"{\"dtype\": \"int4\"}", ":1: dtype: ", "found int4, allowed is fp32, bf16, int8, auto"},
         {"{\"draft\": 1}", ":1: draft: ", "found 1, allowed is false, true"},
         {"{\"draft\": \"true\"}", ":1: draft: ", "found \"true\" (a string), allowed is false, true"},
-        {"{\"models\": [{\"path\": \"/m\",\n\"draft\": 1}]}", ":2: models[0].draft: ", "found 1, allowed is a boolean"},
+        {"{\"models\": [{\"path\": \"/m\",\n\"draft\": 1}]}", ":2: models[0].draft: ", "found 1, allowed is false, true"},
         {"{\"listen\": {\"address\": \"localhost\"}}", ":1: listen.address: ", "numeric IPv4 or IPv6"},
         {"{\"models\": {}}", ":1: models: ", "a list"},
         {"{\"models\": [\n{\"name\": \"a/b\", \"path\": \"x\"}]}", ":2: models[0]: ", "A-Z a-z 0-9"},

@@ -4,26 +4,43 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "server/work/model.h"
 #include "server/work/queue.h"
 #include "tests/suite.h"
 
 enum { MAX_BATCH = 4, CAPACITY = 10 };
 
+static struct model models[2];
+
 static struct queue *make(int64_t delay_us)
 {
-    struct queue *queue = queue_create(&(struct queue_limits){
-        .models = 2, .workers = 1, .max_batch = MAX_BATCH, .max_delay_us = delay_us, .capacity = CAPACITY});
+    struct queue *queue = queue_create(1, &(struct queue_limits){.capacity = CAPACITY, .max_bytes = 1000});
     ck_assert_ptr_nonnull(queue);
+    for (size_t i = 0; i < 2; i++)
+        models[i].lane = (struct lane){.max_batch = MAX_BATCH, .max_delay_us = delay_us};
     return queue;
+}
+
+static struct job *push_as(struct queue *queue, size_t model, size_t images, enum job_priority priority)
+{
+    struct job *job = job_create(NULL, 0, images);
+    job->model = &models[model];
+    job->priority = priority;
+    ck_assert(queue_reserve(queue, images, priority));
+    queue_push(queue, job);
+    return job;
 }
 
 static struct job *push(struct queue *queue, size_t model, size_t images)
 {
-    struct job *job = job_create(NULL, 0, images);
-    job->model = model;
-    ck_assert(queue_reserve(queue, images));
-    queue_push(queue, job);
-    return job;
+    return push_as(queue, model, images, PRIORITY_NORMAL);
+}
+
+static size_t depth(struct queue *queue)
+{
+    struct queue_state state;
+    queue_look(queue, &state);
+    return state.waiting;
 }
 
 /* Takes an image that must be to decode, and makes it ready. */
@@ -56,7 +73,7 @@ START_TEST(test_full_batch_goes_before_decoding)
     assert_runs(queue, MAX_BATCH, &job->images[0]);
     decode_one(queue, job_clock_us());
     assert_runs(queue, 1, &job->images[4]);
-    ck_assert_uint_eq(queue_depth(queue), 0);
+    ck_assert_uint_eq(depth(queue), 0);
     job_free(job);
     queue_free(queue);
 }
@@ -100,10 +117,10 @@ START_TEST(test_capacity_is_counted_in_images)
 {
     struct queue *queue = make(0);
     struct job *job = push(queue, 0, CAPACITY - 1);
-    ck_assert(!queue_reserve(queue, 2));
-    ck_assert_uint_eq(queue_depth(queue), CAPACITY - 1);
-    ck_assert(queue_reserve(queue, 1));
-    ck_assert(!queue_reserve(queue, 1));
+    ck_assert(!queue_reserve(queue, 2, PRIORITY_NORMAL));
+    ck_assert_uint_eq(depth(queue), CAPACITY - 1);
+    ck_assert(queue_reserve(queue, 1, PRIORITY_NORMAL));
+    ck_assert(!queue_reserve(queue, 1, PRIORITY_NORMAL));
     queue_unreserve(queue, 1);
     struct job_image *images[MAX_BATCH];
     struct queue_task task = {.images = images};
@@ -111,8 +128,8 @@ START_TEST(test_capacity_is_counted_in_images)
         ck_assert_int_eq(queue_take(queue, &task), QUEUE_DECODE);
         queue_dropped(queue);
     }
-    ck_assert_uint_eq(queue_depth(queue), 0);
-    ck_assert(queue_reserve(queue, CAPACITY));
+    ck_assert_uint_eq(depth(queue), 0);
+    ck_assert(queue_reserve(queue, CAPACITY, PRIORITY_NORMAL));
     queue_unreserve(queue, CAPACITY);
     job_free(job);
     queue_free(queue);
@@ -175,7 +192,7 @@ START_TEST(test_idle_worker_is_called_to_a_team)
     void *work = NULL;
     ck_assert_uint_eq(queue_call(queue, team), 0); /* nobody is there */
     ck_assert_int_eq(pthread_create(&thread, NULL, helper, queue), 0);
-    team_open(team, &lent);
+    team_open(team, &lent, 0);
     size_t called = 0;
     while (called == 0)
         called = queue_call(queue, team);
@@ -203,9 +220,82 @@ START_TEST(test_retry_after_follows_the_cost)
     struct queue *queue = make(0);
     ck_assert_uint_eq(queue_retry_after(queue), 1);
     queue_record_cost(queue, 2.0);
-    ck_assert(queue_reserve(queue, 5));
+    ck_assert(queue_reserve(queue, 5, PRIORITY_NORMAL));
     ck_assert_uint_eq(queue_retry_after(queue), 10);
     queue_unreserve(queue, 5);
+    queue_free(queue);
+}
+END_TEST
+
+START_TEST(test_low_priority_is_decoded_last_and_takes_half_the_room)
+{
+    struct queue *queue = make(0);
+    struct job *low = push_as(queue, 0, CAPACITY / 2, PRIORITY_LOW);
+    ck_assert(!queue_reserve(queue, 1, PRIORITY_LOW));
+    ck_assert(!queue_has_room(queue, PRIORITY_LOW));
+    ck_assert(queue_has_room(queue, PRIORITY_NORMAL));
+    struct job *normal = push(queue, 1, CAPACITY - CAPACITY / 2);
+    ck_assert(!queue_has_room(queue, PRIORITY_NORMAL));
+    struct job_image *images[MAX_BATCH];
+    struct queue_task task = {.images = images};
+    for (size_t i = 0; i < CAPACITY; i++) {
+        const struct job_image *expected =
+            i < normal->image_count ? &normal->images[i] : &low->images[i - normal->image_count];
+        ck_assert_int_eq(queue_take(queue, &task), QUEUE_DECODE);
+        ck_assert_ptr_eq(images[0], expected);
+        queue_dropped(queue);
+    }
+    job_free(low);
+    job_free(normal);
+    queue_free(queue);
+}
+END_TEST
+
+START_TEST(test_limits_change_for_what_comes)
+{
+    struct queue *queue = make(0);
+    ck_assert(queue_reserve(queue, CAPACITY, PRIORITY_NORMAL));
+    queue_set_limits(queue, &(struct queue_limits){.capacity = 2, .max_bytes = 10});
+    ck_assert(!queue_has_room(queue, PRIORITY_NORMAL));
+    queue_unreserve(queue, CAPACITY - 1);
+    ck_assert(queue_reserve(queue, 1, PRIORITY_NORMAL));
+    ck_assert(!queue_reserve(queue, 1, PRIORITY_NORMAL));
+    queue_unreserve(queue, 2);
+    queue_free(queue);
+}
+END_TEST
+
+START_TEST(test_bytes_are_bounded)
+{
+    struct queue *queue = make(0);
+    struct queue_state state;
+    ck_assert(queue_hold_bytes(queue, 600));
+    ck_assert(!queue_hold_bytes(queue, 401));
+    ck_assert(queue_hold_bytes(queue, 400));
+    queue_look(queue, &state);
+    ck_assert_uint_eq(state.bytes, 1000);
+    ck_assert(!queue_hold_bytes(queue, 1));
+    queue_release_bytes(queue, 600);
+    ck_assert(queue_hold_bytes(queue, 1));
+    queue_release_bytes(queue, 401);
+    queue_free(queue);
+}
+END_TEST
+
+/* A model's own batching: one of 2 is full sooner than one of MAX_BATCH. */
+START_TEST(test_lanes_batch_as_their_models_say)
+{
+    struct queue *queue = make(1000000);
+    models[1].lane.max_batch = 2;
+    struct job *a = push(queue, 0, 3), *b = push(queue, 1, 3);
+    for (int i = 0; i < 5; i++)
+        decode_one(queue, job_clock_us());
+    assert_runs(queue, 2, &b->images[0]);
+    decode_one(queue, job_clock_us());
+    assert_runs(queue, 3, &a->images[0]);
+    assert_runs(queue, 1, &b->images[2]);
+    job_free(a);
+    job_free(b);
     queue_free(queue);
 }
 END_TEST
@@ -222,6 +312,10 @@ int main(void)
     tcase_add_test(tests, test_take_sleeps_until_closed);
     tcase_add_test(tests, test_idle_worker_is_called_to_a_team);
     tcase_add_test(tests, test_retry_after_follows_the_cost);
+    tcase_add_test(tests, test_low_priority_is_decoded_last_and_takes_half_the_room);
+    tcase_add_test(tests, test_limits_change_for_what_comes);
+    tcase_add_test(tests, test_bytes_are_bounded);
+    tcase_add_test(tests, test_lanes_batch_as_their_models_say);
     suite_add_tcase(suite, tests);
     return suite_run(suite);
 }

@@ -184,6 +184,22 @@ END_TEST
 
 /* ---- the request ---- */
 
+static struct service service = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
+static void start(void)
+{
+    struct config config;
+    struct config_error error;
+    config_init(&config);
+    service.settings = settings_create(&config, &error);
+    config_release(&config);
+}
+
+static void end(void)
+{
+    settings_unref(service.settings);
+}
+
 START_TEST(test_target_is_split)
 {
     static const struct {
@@ -200,7 +216,7 @@ START_TEST(test_target_is_split)
         {"", "", NULL},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct request *request = request_create(NULL, cases[i].target);
+        struct request *request = request_create(&service, cases[i].target);
         ck_assert_ptr_nonnull(request);
         ck_assert_str_eq(request->path, cases[i].path);
         if (cases[i].query)
@@ -215,7 +231,7 @@ END_TEST
 START_TEST(test_request_id_is_kept_or_made)
 {
     char longest[REQUEST_ID_MAX + 2];
-    struct request *request = request_create(NULL, "/");
+    struct request *request = request_create(&service, "/");
     request_set_id(request, "abc-DEF_1.2:3/4+5=6@7~8");
     ck_assert_str_eq(request->id, "abc-DEF_1.2:3/4+5=6@7~8");
     request_set_id(request, "abc \t ");
@@ -353,6 +369,7 @@ int main(void)
 {
     Suite *suite = suite_create("request");
     TCase *query = tcase_create("query"), *request = tcase_create("request"), *json = tcase_create("json");
+    tcase_add_checked_fixture(request, start, end);
     tcase_add_test(query, test_query_defaults);
     tcase_add_test(query, test_query_values_are_read);
     tcase_add_test(query, test_picture_choices_are_read);

@@ -74,7 +74,7 @@ START_TEST(test_every_part_runs_once)
     struct helper helpers[HELPERS];
     struct team *team = team_create();
     vit_team lent;
-    team_open(team, &lent);
+    team_open(team, &lent, 0);
     for (size_t i = 0; i < HELPERS; i++)
         start(&helpers[i], team, NULL);
     for (size_t i = 0; i < LOOPS; i++) {
@@ -94,7 +94,7 @@ START_TEST(test_leader_needs_nobody)
     static struct loop loop;
     struct team *team = team_create();
     vit_team lent;
-    team_open(team, &lent);
+    team_open(team, &lent, 0);
     ck_assert_uint_eq(lent.threads, 1);
     run_loop(&lent, &loop, PARTS);
     team_close(team);
@@ -109,7 +109,7 @@ START_TEST(test_helper_leaves_when_told)
     struct team *team = team_create();
     vit_team lent;
     for (int round = 0; round < 20; round++) { /* a team is opened again and again */
-        team_open(team, &lent);
+        team_open(team, &lent, 0);
         start(&helper, team, told);
         loop.pause_us = round % 2 ? 100 : 0;
         run_loop(&lent, &loop, PARTS);
@@ -131,7 +131,7 @@ START_TEST(test_sleeping_helper_leaves_soon)
     struct timespec before, after;
     int soon = 0;
     for (int round = 0; round < 10; round++) {
-        team_open(team, &lent);
+        team_open(team, &lent, 0);
         start(&helper, team, told);
         usleep(20000);
         atomic_store(&helper.told, true);

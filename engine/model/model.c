@@ -144,7 +144,8 @@ static vit_status fill(struct vit_model *model, const cJSON *config, const char 
     model->info.parameters = model->weights.parameters;
     model->info.preprocess = &model->preprocess;
     model->kernels = kernels_best();
-    if (products_best(folder.dtype) != NULL) /* the large weights are packed, and hardly read as they are stored */
+    model->packed = products_best(folder.dtype) != NULL;
+    if (model->packed)
         tensors_forget_pages(&model->weights.tensors);
     return VIT_OK;
 }
@@ -193,6 +194,14 @@ void vit_model_free(vit_model *model)
     labels_free(model->labels, model->info.classes);
     weights_release(&model->weights);
     free(model);
+}
+
+size_t vit_model_bytes(const vit_model *model)
+{
+    size_t bytes = weights_owned_bytes(&model->weights);
+    for (size_t i = 0; !model->packed && i < model->weights.tensors.mapping_count; i++)
+        bytes += model->weights.tensors.mappings[i].length;
+    return bytes;
 }
 
 const vit_model_info *vit_model_describe(const vit_model *model)

@@ -14,6 +14,7 @@ struct vit_model {
     const struct kernels *kernels;
     size_t scratch; /* floats, of each thread */
     struct weights weights;
+    bool packed; /* the large weights are, and hardly read as they are stored */
     char **labels; /* [classes] */
 };
 

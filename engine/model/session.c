@@ -1,4 +1,5 @@
 /* session.c - the working memory of one thread, and the run of a batch in it. */
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -168,6 +169,12 @@ void vit_session_free(vit_session *session)
     free(session->explain_memory);
     free(session->legrad.tapes);
     free(session);
+}
+
+size_t vit_session_bytes(const vit_session *session)
+{
+    return malloc_usable_size(session->memory) + malloc_usable_size(session->scratch) +
+           malloc_usable_size(session->explain_memory);
 }
 
 /* ---- running ---- */

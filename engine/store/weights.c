@@ -1,5 +1,6 @@
 #include "engine/store/weights.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -94,6 +95,14 @@ void weights_drop(struct weights *weights, const float *values)
             weights->owned[i] = weights->owned[--weights->owned_count];
             return;
         }
+}
+
+size_t weights_owned_bytes(const struct weights *weights)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < weights->owned_count; i++)
+        bytes += malloc_usable_size(weights->owned[i]);
+    return bytes;
 }
 
 /* Finds and checks a tensor and marks it used. */

@@ -41,6 +41,9 @@ float *weights_allocate(struct weights *weights, size_t count);
 /* Gives such memory back, that of a converted tensor included; does nothing for values in the mapping. */
 void weights_drop(struct weights *weights, const float *values);
 
+/* Bytes of the memory that the struct owns. */
+size_t weights_owned_bytes(const struct weights *weights);
+
 /* VIT_ERR_UNSUPPORTED naming the first tensor that was not asked for and does not end in one of `ignored`. */
 vit_status weights_finish(const struct weights *weights, const char *architecture, const char *const *ignored,
                           size_t ignored_count, vit_error *err);

@@ -6,7 +6,7 @@
  *
  *   LINE, HEADER, BODY  libmicrohttpd writes nothing in these states, so the sweep sends a complete 408 itself, closes
  *                       the sending side, and gives the client a second to read it (state CUT) before it shuts the
- *                       socket down;
+ *                       socket down; with TLS, where it cannot, it only does the last;
  *   IDLE, REPLY         shut down: there is nobody to tell, or nobody who listens;
  *   WORK                has no deadline here: the job has one.
  *
@@ -43,13 +43,21 @@ enum {
     LINGER_READS = 128        /* of 64 KiB each, per sweep and socket */
 };
 
+/* Who counts as one client. */
+struct network {
+    int family; /* 0: neither IPv4 nor IPv6 */
+    unsigned char address[8]; /* an IPv4 address, or half an IPv6 one */
+};
+
 struct connection {
     struct connection *previous, *next;
     int fd;
     enum connection_state state;
     int64_t deadline_us, since_us; /* of the state */
     uint64_t received;             /* bytes in all, to the end of the last request */
+    struct tls_pair *pair; /* NULL: not TLS */
     bool linger;
+    struct network network;
     bool cut_in_line;              /* before there was a request */
     char peer[INET6_ADDRSTRLEN + 8];
     char request_id[REQUEST_ID_MAX + 1];
@@ -90,6 +98,39 @@ void connections_free(struct connections *connections)
     free(connections);
 }
 
+void connections_set_limits(struct connections *connections, const struct connection_limits *limits)
+{
+    pthread_mutex_lock(&connections->mutex);
+    connections->limits = *limits;
+    pthread_mutex_unlock(&connections->mutex);
+}
+
+static struct network network_of(const struct sockaddr *peer)
+{
+    struct network network = {0};
+    if (peer && peer->sa_family == AF_INET)
+        memcpy(network.address, &((const struct sockaddr_in *)(const void *)peer)->sin_addr, 4);
+    else if (peer && peer->sa_family == AF_INET6)
+        memcpy(network.address, &((const struct sockaddr_in6 *)(const void *)peer)->sin6_addr, 8);
+    else
+        return network;
+    network.family = peer->sa_family;
+    return network;
+}
+
+bool connections_admit(struct connections *connections, const struct sockaddr *peer)
+{
+    const struct network network = network_of(peer);
+    size_t count = 0;
+    pthread_mutex_lock(&connections->mutex);
+    const size_t most = connections->limits.per_address;
+    if (most && network.family)
+        for (const struct connection *at = connections->first; at; at = at->next)
+            count += at->network.family == network.family && memcmp(at->network.address, network.address, 8) == 0;
+    pthread_mutex_unlock(&connections->mutex);
+    return !most || count < most;
+}
+
 static void describe_peer(struct connection *connection, const struct sockaddr *peer)
 {
     const void *address = NULL;
@@ -101,12 +142,15 @@ static void describe_peer(struct connection *connection, const struct sockaddr *
         snprintf(connection->peer, sizeof connection->peer, "-");
 }
 
-struct connection *connection_open(struct connections *connections, int fd, const struct sockaddr *peer)
+struct connection *connection_open(struct connections *connections, int fd, const struct sockaddr *peer,
+                                   struct tls_pair *pair)
 {
     struct connection *connection = calloc(1, sizeof *connection);
     if (!connection)
         return NULL;
     connection->fd = fd;
+    connection->pair = pair;
+    connection->network = network_of(peer);
     describe_peer(connection, peer);
     pthread_mutex_lock(&connections->mutex);
     connection->since_us = job_clock_us();
@@ -154,6 +198,11 @@ void connection_close(struct connections *connections, struct connection *connec
 int connection_fd(const struct connection *connection)
 {
     return connection->fd;
+}
+
+struct tls_pair *connection_pair(const struct connection *connection)
+{
+    return connection->pair;
 }
 
 const char *connection_peer(const struct connection *connection)
@@ -280,7 +329,7 @@ static void sweep_one(const struct connections *connections, struct connection *
     bool late = now_us >= connection->deadline_us && connection->state != CONNECTION_WORK;
     if (is_deserted(connection))
         shutdown(connection->fd, SHUT_RDWR);
-    else if (late && (connection->state == CONNECTION_LINE || connection->state == CONNECTION_HEADER ||
+    else if (late && !connection->pair && (connection->state == CONNECTION_LINE || connection->state == CONNECTION_HEADER ||
                       connection->state == CONNECTION_BODY))
         answer_408(connection, now_us);
     else if (late || is_drained(connections, connection, now_us))

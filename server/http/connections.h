@@ -16,6 +16,7 @@
 #include "server/http/request.h"
 
 struct connection;
+struct tls_pair;
 struct connections;
 
 enum connection_state {
@@ -31,14 +32,23 @@ enum connection_state {
 struct connection_limits {
     int64_t header_timeout_us; /* from a request's first byte to a complete header; and to be idle */
     int64_t body_timeout_us;   /* from the header to the end of the body; and to send a reply */
+    size_t per_address;        /* connections; 0: no bound */
 };
 
 struct connections *connections_create(const struct connection_limits *limits);
 /* Accepts NULL. Every connection has been closed. */
 void connections_free(struct connections *connections);
 
-/* NULL when memory is short. */
-struct connection *connection_open(struct connections *connections, int fd, const struct sockaddr *peer);
+/* For what comes from now on. */
+void connections_set_limits(struct connections *connections, const struct connection_limits *limits);
+
+/* Whether one more from that address is within the limits. An IPv6 network of 64 bits counts as one address. */
+bool connections_admit(struct connections *connections, const struct sockaddr *peer);
+
+/* NULL when memory is short. pair: of a TLS connection, whose bytes only libmicrohttpd can write; else NULL. */
+struct connection *connection_open(struct connections *connections, int fd, const struct sockaddr *peer,
+                                   struct tls_pair *pair);
+struct tls_pair *connection_pair(const struct connection *connection);
 void connection_close(struct connections *connections, struct connection *connection);
 
 int connection_fd(const struct connection *connection);

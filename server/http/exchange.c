@@ -1,16 +1,20 @@
 /*
  * exchange.c - one request and its reply, as libmicrohttpd calls us.
  *
+ *     exchange_accept         a connection comes: may it stay?
  *     exchange_request_line   the request line is in: the request is created
  *     exchange_access         first call: the header is in. Refuse, or go on
  *                             next calls: pieces of the body
- *                             last call: the body is in. Reply, or suspend the connection and push the job
+ *                             last call: the body is in. Reply, or suspend the connection and either push the job or,
+ *                             where the model is not in memory, ask the loader first
+ *     (model_loaded)          on the loader's thread: resume the connection; exchange_access goes on as after the body
  *     (job_done)              on a worker: render the reply, resume the connection
  *     exchange_access         once more: send the rendered reply
  *     exchange_completed      log, count, free
  *
- * All but job_done run on the HTTP thread. While a job is with the workers the request belongs to them; the mutex
- * inside MHD_resume_connection() hands it back. The push comes after the suspension, so a resume can never come first.
+ * All but those two run on the HTTP thread of the connection. While a job is with the workers, or the loader is asked, the
+ * request belongs to them; the mutex inside MHD_resume_connection() hands it back. The push comes after the suspension, so a
+ * resume can never come first.
  *
  * libmicrohttpd closes a connection whose request is refused in the first call. That is right for broken framing, for a
  * body that is too large and for Expect: 100-continue (which then never gets its 100); any other refusal waits until
@@ -21,7 +25,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
+#include "server/http/handlers.h"
 #include "server/http/request.h"
 #include "server/http/routes.h"
 #include "server/log.h"
@@ -48,6 +54,8 @@ static void count_rejection(const struct request *request)
     case 499: metrics_rejected(metrics, REJECT_CLIENT_GONE); break;
     case 504: metrics_rejected(metrics, REJECT_TIMEOUT); break;
     case 400: metrics_rejected(metrics, REJECT_MALFORMED); break;
+    case 401:
+    case 403: metrics_rejected(metrics, REJECT_UNAUTHORIZED); break;
     case 503: count_unready(request); break;
     default: break;
     }
@@ -55,14 +63,19 @@ static void count_rejection(const struct request *request)
 
 static void write_log(const struct request *request, double seconds)
 {
-    const struct registry *registry = request->service->registry;
+    if (!request->settings->config.log.access)
+        return;
     bool worked = request->stage >= STAGE_WORKED && request->batch_size;
     log_request(&(struct log_access){
         .id = request->id,
         .method = request->method[0] ? request->method : "-",
         .path = request->target,
         .route = request->route ? request->route->name : "",
-        .model = request->model >= 0 ? registry->entries[request->model].name : "",
+        .model = request->model ? request->model->id : "",
+        .user = request->user,
+        .trace = request->trace.id,
+        .span = request->trace.span,
+        .cache = request->cache == CACHE_HIT ? "hit" : "",
         .peer = request->connection ? connection_peer(request->connection) : "-",
         .status = request->status,
         .error_code = request->problem.code ? request->problem.code : "",
@@ -82,7 +95,7 @@ static void record(const struct request *request)
 {
     struct metrics *metrics = request->service->metrics;
     const double seconds = (double)(job_clock_us() - request->start_us) / 1e6;
-    const int model = request->model >= 0 ? request->model : METRICS_NO_MODEL;
+    struct model_metrics *model = request->model ? request->model->metrics : NULL;
     metrics_request(metrics, request->route ? request->route->name : "other", model, request->status);
     metrics_duration(metrics, DURATION_REQUEST, model, seconds);
     count_rejection(request);
@@ -116,20 +129,32 @@ static void record_cut_line(struct exchange *exchange, struct connection *connec
     request_free(request);
 }
 
+enum MHD_Result exchange_accept(void *cls, const struct sockaddr *peer, socklen_t length)
+{
+    struct exchange *exchange = cls;
+    (void)length;
+    return connections_admit(exchange->connections, peer) ? MHD_YES : MHD_NO;
+}
+
 void exchange_connection(void *cls, struct MHD_Connection *mhd, void **socket_context,
                          enum MHD_ConnectionNotificationCode code)
 {
     struct exchange *exchange = cls;
     if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
+        struct tls_pair *pair = *socket_context ? connection_pair(*socket_context) : NULL;
         if (*socket_context)
             record_cut_line(exchange, *socket_context);
         connection_close(exchange->connections, *socket_context);
+        tls_end(exchange->tls, pair);
         return;
     }
     const union MHD_ConnectionInfo *fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
     const union MHD_ConnectionInfo *peer = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
-    *socket_context = fd ? connection_open(exchange->connections, fd->connect_fd, peer ? peer->client_addr : NULL)
+    struct tls_pair *pair = exchange->tls ? tls_begin(exchange->tls, mhd) : NULL;
+    *socket_context = fd ? connection_open(exchange->connections, fd->connect_fd, peer ? peer->client_addr : NULL, pair)
                          : NULL;
+    if (!*socket_context)
+        tls_end(exchange->tls, pair);
 }
 
 void *exchange_request_line(void *cls, const char *target, struct MHD_Connection *mhd)
@@ -152,21 +177,55 @@ void *exchange_request_line(void *cls, const char *target, struct MHD_Connection
 
 /* ---- replies ---- */
 
+static void add_number(struct MHD_Response *response, const char *name, size_t number)
+{
+    char text[24];
+    snprintf(text, sizeof text, "%zu", number);
+    MHD_add_response_header(response, name, text);
+}
+
+static void add_cors(const struct request *request, struct MHD_Response *response)
+{
+    MHD_add_response_header(response, "Access-Control-Allow-Origin", request->origin);
+    MHD_add_response_header(response, "Vary", "Origin");
+    if (strcmp(request->method, "OPTIONS") == 0) {
+        MHD_add_response_header(response, "Access-Control-Allow-Methods", request->allow ? request->allow : "GET");
+        MHD_add_response_header(response, "Access-Control-Allow-Headers",
+                                "Authorization, Content-Type, Inference-Header-Content-Length, Priority, Traceparent, "
+                                "X-Request-Id, X-Request-Timeout-Ms");
+        MHD_add_response_header(response, "Access-Control-Max-Age", "600");
+    } else {
+        MHD_add_response_header(response, "Access-Control-Expose-Headers",
+                                "Inference-Header-Content-Length, Retry-After, Traceparent, X-Cache, X-Request-Id");
+    }
+}
+
 static void add_headers(const struct request *request, struct MHD_Response *response)
 {
-    char seconds[16];
-    MHD_add_response_header(response, "Content-Type", request->reply_type);
+    char trace[TRACEPARENT_LENGTH + 1];
+    if (request->status != 204)
+        MHD_add_response_header(response, "Content-Type", request->reply_type);
     MHD_add_response_header(response, "X-Request-Id", request->id);
     MHD_add_response_header(response, "Cache-Control", "no-store");
     MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
+    if (request->trace.id[0]) {
+        trace_write(&request->trace, trace);
+        MHD_add_response_header(response, "Traceparent", trace);
+    }
     if (request->policy[0])
         MHD_add_response_header(response, "Content-Security-Policy", request->policy);
     if (request->allow)
         MHD_add_response_header(response, "Allow", request->allow);
-    if (request->retry_after) {
-        snprintf(seconds, sizeof seconds, "%u", request->retry_after);
-        MHD_add_response_header(response, "Retry-After", seconds);
-    }
+    if (request->origin)
+        add_cors(request, response);
+    if (request->status == 401)
+        MHD_add_response_header(response, "WWW-Authenticate", "Bearer realm=\"vitd\"");
+    if (request->retry_after)
+        add_number(response, "Retry-After", request->retry_after);
+    if (request->reply_json_length)
+        add_number(response, "Inference-Header-Content-Length", request->reply_json_length);
+    if (request->cache != CACHE_UNUSED)
+        MHD_add_response_header(response, "X-Cache", request->cache == CACHE_HIT ? "hit" : "miss");
     if (atomic_load(&request->service->draining))
         MHD_add_response_header(response, "Connection", "close");
 }
@@ -196,6 +255,7 @@ static enum MHD_Result send_reply(struct request *request)
 struct header_walk {
     struct framing framing;
     struct problem *problem;
+    size_t traces; /* how often traceparent came */
     const char *expected; /* where the next header line starts if all went well; NULL: not checked */
 };
 
@@ -215,6 +275,7 @@ static enum MHD_Result walk_header(void *cls, enum MHD_ValueKind kind, const cha
     }
     if (!framing_header(&walk->framing, name, name_length, value, value_length, walk->problem))
         return MHD_NO;
+    walk->traces += name_length == 11 && strncasecmp(name, "traceparent", name_length) == 0;
     if (walk->expected && walk->expected != name) {
         problem_set(walk->problem, 400, "malformed_request", "a header holds a NUL, a bare line feed or a folded line");
         return MHD_NO;
@@ -248,18 +309,38 @@ static void check_framing(struct request *request, struct header_walk *walk, con
     framing_end(&walk->framing, method, request->target, version, &request->problem);
 }
 
+static const char *header(const struct request *request, const char *name)
+{
+    return MHD_lookup_connection_value(request->mhd, MHD_HEADER_KIND, name);
+}
+
+static void read_header(struct request *request, const char *method)
+{
+    snprintf(request->method, sizeof request->method, "%s", method);
+    request_set_id(request, header(request, "X-Request-Id"));
+    request->content_type = header(request, "Content-Type");
+    request->accept = header(request, "Accept");
+    request->headers = (struct request_headers){
+        .authorization = header(request, "Authorization"),
+        .origin = header(request, "Origin"),
+        .priority = header(request, "Priority"),
+        .timeout_ms = header(request, "X-Request-Timeout-Ms"),
+        .json_length = header(request, "Inference-Header-Content-Length"),
+    };
+    trace_read(&request->trace, header(request, "Traceparent"));
+}
+
 static enum MHD_Result begin(struct request *request, const char *method, const char *url, const char *version)
 {
     struct connections *connections = request->exchange->connections;
     struct header_walk walk = {0};
-    snprintf(request->method, sizeof request->method, "%s", method);
-    request_set_id(request, MHD_lookup_connection_value(request->mhd, MHD_HEADER_KIND, "X-Request-Id"));
-    request->content_type = MHD_lookup_connection_value(request->mhd, MHD_HEADER_KIND, "Content-Type");
-    request->accept = MHD_lookup_connection_value(request->mhd, MHD_HEADER_KIND, "Accept");
+    read_header(request, method);
     if (!connection_enter(connections, request->connection, CONNECTION_BODY, request->id))
         return MHD_NO;
     request->stage = STAGE_BODY;
     check_framing(request, &walk, method, url, version);
+    if (walk.traces > 1) /* as if it had not come */
+        request->trace = (struct trace){0};
     request->length_known = walk.framing.lengths || walk.framing.encodings;
     request->declared_length = walk.framing.encodings ? UINT64_MAX : walk.framing.content_length;
     bool now = request->problem.status != 0;
@@ -267,8 +348,8 @@ static enum MHD_Result begin(struct request *request, const char *method, const 
         routes_admit(request);
     now = now || walk.framing.expects_continue ||
           (request->declared_length != UINT64_MAX &&
-           request->declared_length > (uint64_t)request->service->config->limits.max_body_bytes);
-    request->discard = request->problem.status || !request->route->takes_images;
+           request->declared_length > (uint64_t)request->settings->config.limits.max_body_bytes);
+    request->discard = request->problem.status || request->status || !request->route->takes_images;
     if (!request->problem.status || !now)
         return MHD_YES;
     connection_linger(connections, request->connection);
@@ -300,18 +381,21 @@ static bool grow_body(struct request *request, size_t more, size_t limit)
 
 static void collect(struct request *request, const char *bytes, size_t length)
 {
-    const size_t limit = (size_t)request->service->config->limits.max_body_bytes;
+    const size_t limit = (size_t)request->settings->config.limits.max_body_bytes;
     request->bytes_in += length;
     if (request->discard)
         return;
     if (length > limit - request->body_length)
         problem_set(&request->problem, 413, "body_too_large", "the body is larger than limits.max_body_bytes, %zu",
                     limit);
+    else if (!request_hold_bytes(request, length))
+        request_queue_full(request);
     else if (!grow_body(request, length, limit))
-        problem_set(&request->problem, 503, "out_of_memory", "the server is short of memory; retry later");
+        request_out_of_memory(request);
     if (request->problem.status) {
         free(request->body);
         request->body = NULL;
+        request_release_bytes(request);
         request->discard = true;
         return;
     }
@@ -326,24 +410,56 @@ static void job_done(struct job *job)
     struct MHD_Connection *mhd = request->mhd;
     routes_finish(request, job);
     job_free(job);
+    request_release_bytes(request);
     request->stage = STAGE_WORKED;
     MHD_resume_connection(mhd); /* the request may be gone from here on */
+}
+
+/* On the loader's thread. */
+static void model_loaded(void *context, struct model *model, vit_status status, const vit_error *error)
+{
+    struct request *request = context;
+    struct MHD_Connection *mhd = request->mhd;
+    routes_loaded(request, model, status, error);
+    request->stage = STAGE_LOADED;
+    MHD_resume_connection(mhd);
+}
+
+static enum MHD_Result ask_loader(struct request *request)
+{
+    request->stage = STAGE_LOADING;
+    MHD_suspend_connection(request->mhd);
+    if (!loader_ask(request->service->loader, request->wish, request->load_id, model_loaded, request)) {
+        request_out_of_memory(request);
+        request->stage = STAGE_LOADED;
+        MHD_resume_connection(request->mhd);
+    }
+    return MHD_YES;
+}
+
+static void push(struct request *request)
+{
+    struct job *job = request->job;
+    job->client_fd = connection_fd(request->connection);
+    job->done = job_done;
+    request->job = NULL;
+    request->stage = STAGE_WORKING;
+    MHD_suspend_connection(request->mhd);
+    queue_push(request->service->queue, job);
 }
 
 static enum MHD_Result end_of_body(struct request *request)
 {
     if (!connection_enter(request->exchange->connections, request->connection, CONNECTION_WORK, NULL))
         return MHD_NO;
-    if (routes_handle(request) == OUTCOME_REPLY)
+    switch (routes_handle(request)) {
+    case OUTCOME_REPLY:
         return send_reply(request);
-    struct job *job = request->job;
-    struct queue *queue = request->service->queue;
-    job->client_fd = connection_fd(request->connection);
-    job->done = job_done;
-    request->job = NULL;
-    request->stage = STAGE_WORKING;
-    MHD_suspend_connection(request->mhd);
-    queue_push(queue, job);
+    case OUTCOME_LOAD:
+        return ask_loader(request);
+    case OUTCOME_WORK:
+        push(request);
+    }
     return MHD_YES;
 }
 
@@ -364,8 +480,11 @@ enum MHD_Result exchange_access(void *exchange, struct MHD_Connection *mhd, cons
         collect(request, upload, *upload_size);
         *upload_size = 0;
         return MHD_YES;
+    case STAGE_LOADED:
+        return end_of_body(request);
     case STAGE_WORKED:
         return request->status == 499 ? MHD_NO : send_reply(request);
+    case STAGE_LOADING:
     case STAGE_WORKING:
     case STAGE_REPLIED:
         break;

@@ -6,12 +6,16 @@
 
 #include "server/http/connections.h"
 #include "server/http/service.h"
+#include "server/http/tls.h"
 
 /* What every callback is given. */
 struct exchange {
     struct service *service;
     struct connections *connections;
+    struct tls *tls; /* NULL: none */
 };
+
+enum MHD_Result exchange_accept(void *exchange, const struct sockaddr *peer, socklen_t length);
 
 void exchange_connection(void *exchange, struct MHD_Connection *mhd, void **socket_context,
                          enum MHD_ConnectionNotificationCode code);

@@ -1,5 +1,5 @@
 /*
- * handlers.h - what stands behind the rows of the route table. A handler runs on the HTTP thread and must not block; its
+ * handlers.h - what stands behind the rows of the route table. A handler runs on an HTTP thread and must not block; its
  * `finish` writes the reply on a worker, once the job is done.
  */
 #ifndef SERVER_HTTP_HANDLERS_H
@@ -29,15 +29,33 @@ enum outcome handle_openapi(struct request *request);
 enum outcome handle_healthz(struct request *request);
 enum outcome handle_readyz(struct request *request);
 enum outcome handle_metrics(struct request *request);
+enum outcome handle_debug_queue(struct request *request);
+
+/* admin.c: models brought into memory, and out of it */
+enum outcome handle_load(struct request *request);
+enum outcome handle_reload(struct request *request);
+enum outcome handle_unload(struct request *request);
 
 /* ---- shared by them ---- */
 
-/* Sets request->model; false with a 404 if there is no model of that name. */
-bool request_find_model(struct request *request, const char *name);
+/* The loader is asked for what the path names; called again when it has done so, writes the reply. */
+enum outcome request_ask_loader(struct request *request, enum loader_wish wish);
 
 /* Takes room in the queue for a job with `images` images, or sets the problem: the queue is full. */
 bool request_reserve(struct request *request, size_t images);
+void request_queue_full(struct request *request);
 void request_out_of_memory(struct request *request);
+
+/* Makes request->job, with `images` images, for the request's model; reserves room for it. false: the problem says why. */
+bool request_make_job(struct request *request, size_t images);
+
+/* Whether the reply is in the cache, and now in the request; else, where there is a cache, it will be kept under the key of
+ * the request's query and these parts. */
+struct part {
+    const void *bytes;
+    size_t length;
+};
+bool request_answer_from_cache(struct request *request, const struct part *parts, size_t count);
 
 /* A picture is the reply; png is taken over. */
 void request_reply_png(struct request *request, uint8_t *png, size_t length);

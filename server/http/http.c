@@ -1,13 +1,15 @@
 /*
  * http.c - the server's life: bind, serve, drain, stop.
  *
- * One libmicrohttpd thread (epoll) does all I/O and calls the functions of exchange.c; it never decodes and never
- * waits. http_tick(), http_drain() and http_stop() belong to the main thread. What the two share is in connections.c,
- * under its mutex, and two atomics in struct service.
+ * Each listening socket (TCP, a Unix socket, those that systemd hands over) has a libmicrohttpd daemon of one thread
+ * (epoll), which does all I/O and calls the functions of exchange.c; it never decodes and never waits. http_tick(),
+ * http_drain() and http_stop() belong to the main thread. What they share is in connections.c, under its mutex, and in
+ * struct service.
  *
- * Draining loses no request that was accepted. Closing a listening socket resets the connections in its backlog, so
+ * Draining loses no request that was accepted. Closing a listening TCP socket resets the connections in its backlog, so
  * first a socket filter drops new SYNs (their clients try again a second later, and are refused then), the
- * backlog empties, and only then is the socket closed. Every reply now says Connection: close; connections that stay
+ * backlog empties, and only then is the socket closed. A Unix socket loses its name first. A socket of systemd's is left as
+ * it is: what waits there is for the next process. Every reply now says Connection: close; connections that stay
  * idle are shut down. MHD_stop_daemon() comes when no connection is left, since it would abort the process over a
  * suspended one and drop replies that are still being sent.
  */
@@ -17,40 +19,87 @@
 #include <errno.h>
 #include <linux/filter.h>
 #include <poll.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "server/http/exchange.h"
+#include "server/http/tls.h"
 #include "server/log.h"
+#include "server/systemd.h"
 #include "server/work/job.h"
 
 enum {
     BACKLOG = 4096,
     CONNECTION_MEMORY = 65536,  /* bytes; larger headers get 431 */
     SPARE_DESCRIPTORS = 128,    /* beyond one per connection: models, lingering sockets, /proc */
+    MAX_LISTENERS = 2 + SYSTEMD_MAX_FDS,
     DRAIN_SETTLE_US = 20000,    /* handshakes under way finish, callbacks under way return */
     DRAIN_BACKLOG_US = 10000000 /* a backlog that does not empty (connection limit) is given up */
 };
 
-struct http {
-    struct exchange exchange;
+struct listener {
+    int fd; /* -1: closed, or not there */
+    int family;
+    bool inherited;
     struct MHD_Daemon *daemon;
-    int listener; /* -1 once closed */
-    char address[INET6_ADDRSTRLEN + 16];
-    int64_t drain_us, closed_us; /* when the drain began, when the listener was closed; 0: not yet */
+    char address[128]; /* "http://127.0.0.1:8080" */
+    char path[108];    /* of our own Unix socket */
 };
 
-/* ---- start ---- */
+struct http {
+    struct exchange exchange;
+    struct tls *tls; /* NULL: none */
+    struct listener listeners[MAX_LISTENERS];
+    size_t count;
+    int64_t drain_us, closed_us; /* when the drain began, when the last listener was closed; 0: not yet */
+};
 
-static bool fail(struct http_error *error, const char *what, const struct config *config, int code)
+/* ---- sockets ---- */
+
+static bool fail(struct http_error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static bool fail(struct http_error *error, const char *format, ...)
 {
-    snprintf(error->message, sizeof error->message, "%s %.64s port %d: %s", what, config->listen.address,
-             config->listen.port, strerror(code));
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(error->message, sizeof error->message, format, arguments);
+    va_end(arguments);
     return false;
+}
+
+/* A place for one more, without a socket. */
+static struct listener *add_listener(struct http *http)
+{
+    struct listener *listener = &http->listeners[http->count++];
+    *listener = (struct listener){.fd = -1};
+    return listener;
+}
+
+static void describe(struct listener *listener, bool tls)
+{
+    char text[INET6_ADDRSTRLEN] = "";
+    struct sockaddr_storage bound = {0};
+    socklen_t length = sizeof bound;
+    getsockname(listener->fd, (struct sockaddr *)&bound, &length);
+    listener->family = bound.ss_family;
+    const char *scheme = tls && bound.ss_family != AF_UNIX ? "https" : "http";
+    if (bound.ss_family == AF_INET) {
+        const struct sockaddr_in *v4 = (const void *)&bound;
+        inet_ntop(AF_INET, &v4->sin_addr, text, sizeof text);
+        snprintf(listener->address, sizeof listener->address, "%s://%s:%d", scheme, text, ntohs(v4->sin_port));
+    } else if (bound.ss_family == AF_INET6) {
+        const struct sockaddr_in6 *v6 = (const void *)&bound;
+        inet_ntop(AF_INET6, &v6->sin6_addr, text, sizeof text);
+        snprintf(listener->address, sizeof listener->address, "%s://[%s]:%d", scheme, text, ntohs(v6->sin6_port));
+    } else {
+        const struct sockaddr_un *path = (const void *)&bound;
+        snprintf(listener->address, sizeof listener->address, "unix:%.107s", path->sun_path);
+    }
 }
 
 static bool parse_address(const struct config *config, struct sockaddr_storage *address, socklen_t *length)
@@ -72,33 +121,74 @@ static bool parse_address(const struct config *config, struct sockaddr_storage *
     return true;
 }
 
-static void describe_address(struct http *http, const struct config *config)
-{
-    struct sockaddr_storage bound = {0};
-    socklen_t length = sizeof bound;
-    getsockname(http->listener, (struct sockaddr *)&bound, &length);
-    bool v6 = bound.ss_family == AF_INET6;
-    int port = ntohs(v6 ? ((struct sockaddr_in6 *)(void *)&bound)->sin6_port
-                        : ((struct sockaddr_in *)(void *)&bound)->sin_port);
-    snprintf(http->address, sizeof http->address, v6 ? "[%.45s]:%d" : "%.45s:%d", config->listen.address, port);
-}
-
-static bool open_listener(struct http *http, const struct config *config, struct http_error *error)
+static bool open_tcp(struct http *http, const struct config *config, struct http_error *error)
 {
     struct sockaddr_storage address;
     socklen_t length = 0;
     const int on = 1;
+    const char *where = config->listen.address;
+    struct listener *listener = add_listener(http);
     if (!parse_address(config, &address, &length))
-        return fail(error, "listen.address is not a numeric IPv4 or IPv6 address:", config, EINVAL);
-    http->listener = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (http->listener < 0)
-        return fail(error, "cannot create a socket for", config, errno);
-    setsockopt(http->listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(http->listener, (struct sockaddr *)&address, length) < 0 || listen(http->listener, BACKLOG) < 0)
-        return fail(error, "cannot listen on", config, errno);
-    describe_address(http, config);
+        return fail(error, "listen.address is not a numeric IPv4 or IPv6 address: %.64s", where);
+    listener->fd = socket(address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (listener->fd < 0)
+        return fail(error, "cannot create a socket for %.64s: %s", where, strerror(errno));
+    setsockopt(listener->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bind(listener->fd, (struct sockaddr *)&address, length) < 0 || listen(listener->fd, BACKLOG) < 0)
+        return fail(error, "cannot listen on %.64s port %d: %s", where, config->listen.port, strerror(errno));
+    describe(listener, http->tls != NULL);
     return true;
 }
+
+/* A socket that nobody listens on any more is in the way. */
+static void remove_stale_socket(const struct sockaddr_un *address)
+{
+    const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && connect(fd, (const struct sockaddr *)address, sizeof *address) < 0 && errno == ECONNREFUSED)
+        unlink(address->sun_path);
+    if (fd >= 0)
+        close(fd);
+}
+
+static bool open_unix(struct http *http, const struct config *config, struct http_error *error)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    const char *path = config->listen.socket;
+    struct listener *listener = add_listener(http);
+    if (strlen(path) >= sizeof address.sun_path)
+        return fail(error, "listen.socket: found a path of %zu bytes, allowed is up to %zu", strlen(path),
+                    sizeof address.sun_path - 1);
+    memcpy(address.sun_path, path, strlen(path) + 1);
+    remove_stale_socket(&address);
+    listener->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (listener->fd < 0 || bind(listener->fd, (struct sockaddr *)&address, sizeof address) < 0)
+        return fail(error, "cannot listen on %.107s: %s", path, strerror(errno));
+    memcpy(listener->path, address.sun_path, sizeof listener->path);
+    if (listen(listener->fd, BACKLOG) < 0)
+        return fail(error, "cannot listen on %.107s: %s", path, strerror(errno));
+    describe(listener, false);
+    return true;
+}
+
+static void take_inherited(struct http *http, int fd)
+{
+    struct listener *listener = add_listener(http);
+    listener->fd = fd;
+    listener->inherited = true;
+    describe(listener, http->tls != NULL);
+}
+
+/* Those that were passed, or those of the configuration. */
+static bool open_listeners(struct http *http, const struct config *config, size_t inherited, struct http_error *error)
+{
+    for (size_t i = 0; i < inherited; i++)
+        take_inherited(http, SYSTEMD_FIRST_FD + (int)i);
+    if (inherited > 0)
+        return true;
+    return open_tcp(http, config, error) && (*config->listen.socket == '\0' || open_unix(http, config, error));
+}
+
+/* ---- start ---- */
 
 /* As many connections as the configuration and the descriptors of this process allow. */
 static unsigned connection_limit(const struct config *config)
@@ -128,35 +218,76 @@ static __attribute__((format(printf, 2, 0))) void log_library(void *cls, const c
     log_debug("libmicrohttpd: %s", line);
 }
 
-static bool start_daemon(struct http *http, const struct config *config, struct http_error *error)
+/* strictness 0: the framing is checked in request.c, whose 400 says why and carries a request id */
+static bool start_daemon(struct http *http, struct listener *listener, unsigned limit, struct http_error *error)
 {
-    /* strictness 0: the framing is checked in request.c, whose 400 says why and carries a request id */
-    http->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
-        exchange_access, &http->exchange, MHD_OPTION_EXTERNAL_LOGGER, log_library, NULL, MHD_OPTION_LISTEN_SOCKET,
-        http->listener, MHD_OPTION_CONNECTION_LIMIT, connection_limit(config), MHD_OPTION_CONNECTION_TIMEOUT, 0u,
+    struct exchange *exchange = &http->exchange;
+    const bool tls = http->tls != NULL && listener->family != AF_UNIX;
+    struct MHD_OptionItem none[] = {{MHD_OPTION_END, 0, NULL}};
+    listener->daemon = MHD_start_daemon(
+        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG |
+            (tls ? MHD_USE_TLS : 0u),
+        0, exchange_accept, exchange, exchange_access, exchange, MHD_OPTION_EXTERNAL_LOGGER, log_library, NULL,
+        MHD_OPTION_LISTEN_SOCKET, listener->fd, MHD_OPTION_CONNECTION_LIMIT, limit, MHD_OPTION_CONNECTION_TIMEOUT, 0u,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_STRICT_FOR_CLIENT, 0,
-        MHD_OPTION_URI_LOG_CALLBACK, exchange_request_line, &http->exchange, MHD_OPTION_NOTIFY_COMPLETED,
-        exchange_completed, &http->exchange, MHD_OPTION_NOTIFY_CONNECTION, exchange_connection, &http->exchange,
+        MHD_OPTION_URI_LOG_CALLBACK, exchange_request_line, exchange, MHD_OPTION_NOTIFY_COMPLETED, exchange_completed,
+        exchange, MHD_OPTION_NOTIFY_CONNECTION, exchange_connection, exchange, MHD_OPTION_ARRAY, tls ? tls_options : none,
         MHD_OPTION_END);
-    return http->daemon || fail(error, "cannot start the HTTP server on", config, errno);
+    return listener->daemon || fail(error, "cannot serve on %s: %s", listener->address, strerror(errno));
 }
 
-bool http_start(struct http **result, struct service *service, struct http_error *error)
+static void warn_of_certificate(const struct tls *tls)
 {
-    const struct config *config = service->config;
-    struct http *http = calloc(1, sizeof *http);
-    if (!http)
-        return fail(error, "cannot serve", config, ENOMEM);
-    http->listener = -1;
-    http->exchange.service = service;
-    http->exchange.connections = connections_create(&(struct connection_limits){
+    struct tls_status status;
+    tls_status(tls, &status);
+    if (*status.warning)
+        log_warn("%s", status.warning);
+}
+
+static bool start_tls(struct http *http, const struct config *config, struct http_error *error)
+{
+    struct tls_error why;
+    if (*config->tls.certificate == '\0')
+        return true;
+    if (!tls_create(&http->tls, config->tls.certificate, config->tls.key, &why))
+        return fail(error, "%s", why.message);
+    http->exchange.tls = http->tls;
+    warn_of_certificate(http->tls);
+    return true;
+}
+
+static bool start(struct http *http, const struct config *config, size_t inherited, struct http_error *error)
+{
+    if (!http->exchange.connections)
+        return fail(error, "out of memory");
+    if (!start_tls(http, config, error) || !open_listeners(http, config, inherited, error))
+        return false;
+    const unsigned limit = connection_limit(config);
+    for (size_t i = 0; i < http->count; i++)
+        if (!start_daemon(http, &http->listeners[i], limit, error))
+            return false;
+    return true;
+}
+
+static struct connection_limits limits_of(const struct config *config)
+{
+    return (struct connection_limits){
         .header_timeout_us = (int64_t)config->limits.header_timeout_ms * 1000,
         .body_timeout_us = (int64_t)config->limits.body_timeout_ms * 1000,
-    });
-    if (!http->exchange.connections)
-        fail(error, "cannot serve", config, ENOMEM);
-    else if (open_listener(http, config, error) && start_daemon(http, config, error)) {
+        .per_address = (size_t)config->limits.max_connections_per_address,
+    };
+}
+
+bool http_start(struct http **result, struct service *service, const struct config *config, size_t inherited,
+                struct http_error *error)
+{
+    const struct connection_limits limits = limits_of(config);
+    struct http *http = calloc(1, sizeof *http);
+    if (!http)
+        return fail(error, "out of memory");
+    http->exchange.service = service;
+    http->exchange.connections = connections_create(&limits);
+    if (start(http, config, inherited, error)) {
         *result = http;
         return true;
     }
@@ -164,15 +295,27 @@ bool http_start(struct http **result, struct service *service, struct http_error
     return false;
 }
 
-const char *http_address(const struct http *http)
+const char *http_address(const struct http *http, size_t i)
 {
-    return http->address;
+    return i < http->count ? http->listeners[i].address : NULL;
+}
+
+bool http_configure(struct http *http, const struct config *config, struct http_error *error)
+{
+    const struct connection_limits limits = limits_of(config);
+    struct tls_error why;
+    if (http->tls && !tls_reload(http->tls, &why))
+        return fail(error, "%s", why.message);
+    if (http->tls)
+        warn_of_certificate(http->tls);
+    connections_set_limits(http->exchange.connections, &limits);
+    return true;
 }
 
 /* ---- drain ---- */
 
 /* Lets the listener ignore SYNs, while handshakes under way complete. */
-static void refuse_new_connections(int listener)
+static void refuse_new_connections(const struct listener *listener)
 {
     struct sock_filter drop_syn[] = {
         BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 13), /* the flags in the TCP header */
@@ -181,7 +324,10 @@ static void refuse_new_connections(int listener)
         BPF_STMT(BPF_RET | BPF_K, 0xFFFFFFFF),
     };
     struct sock_fprog program = {.len = sizeof drop_syn / sizeof drop_syn[0], .filter = drop_syn};
-    if (setsockopt(listener, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) < 0)
+    if (listener->path[0])
+        unlink(listener->path);
+    else if (!listener->inherited &&
+             setsockopt(listener->fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) < 0)
         log_debug("cannot filter the listening socket: %s", strerror(errno));
 }
 
@@ -191,20 +337,26 @@ static bool backlog_is_empty(int listener)
     return poll(&backlog, 1, 0) == 0;
 }
 
-static void close_listener(struct http *http)
+/* Whoever came between the last look and the quiesce. */
+static void accept_rest(struct listener *listener)
 {
-    MHD_quiesce_daemon(http->daemon);
-    for (;;) { /* whoever came between the last look and the quiesce */
-        struct sockaddr_storage peer;
+    for (;;) {
+        struct sockaddr_storage peer = {0};
         socklen_t length = sizeof peer;
-        int fd = accept4(http->listener, (struct sockaddr *)&peer, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd = accept4(listener->fd, (struct sockaddr *)&peer, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd < 0)
             break;
-        MHD_add_connection(http->daemon, fd, (struct sockaddr *)&peer, length);
+        MHD_add_connection(listener->daemon, fd, (struct sockaddr *)&peer, length);
     }
-    close(http->listener);
-    http->listener = -1;
-    http->closed_us = job_clock_us();
+}
+
+static void close_listener(struct listener *listener)
+{
+    MHD_quiesce_daemon(listener->daemon);
+    if (!listener->inherited)
+        accept_rest(listener);
+    close(listener->fd);
+    listener->fd = -1;
 }
 
 void http_drain(struct http *http)
@@ -212,18 +364,33 @@ void http_drain(struct http *http)
     if (http->drain_us)
         return;
     http->drain_us = job_clock_us();
-    atomic_store(&http->exchange.service->draining, true);
-    refuse_new_connections(http->listener);
+    for (size_t i = 0; i < http->count; i++)
+        refuse_new_connections(&http->listeners[i]);
+}
+
+/* Whether every listener is closed. */
+static bool close_listeners(struct http *http)
+{
+    const int64_t waited = job_clock_us() - http->drain_us;
+    bool all = true;
+    for (size_t i = 0; i < http->count; i++) {
+        struct listener *listener = &http->listeners[i];
+        if (listener->fd < 0)
+            continue;
+        if (listener->inherited || waited >= DRAIN_BACKLOG_US ||
+            (waited >= DRAIN_SETTLE_US && backlog_is_empty(listener->fd)))
+            close_listener(listener);
+        else
+            all = false;
+    }
+    return all;
 }
 
 void http_tick(struct http *http)
 {
     connections_sweep(http->exchange.connections, http->drain_us != 0);
-    if (!http->drain_us || http->listener < 0)
-        return;
-    int64_t waited = job_clock_us() - http->drain_us;
-    if ((waited >= DRAIN_SETTLE_US && backlog_is_empty(http->listener)) || waited >= DRAIN_BACKLOG_US)
-        close_listener(http);
+    if (http->drain_us && !http->closed_us && close_listeners(http))
+        http->closed_us = job_clock_us();
 }
 
 bool http_is_drained(const struct http *http)
@@ -232,17 +399,31 @@ bool http_is_drained(const struct http *http)
            connections_count(http->exchange.connections) == 0;
 }
 
+size_t http_connections(const struct http *http)
+{
+    return connections_count(http->exchange.connections);
+}
+
+static void stop_listener(struct listener *listener)
+{
+    if (listener->daemon) {
+        if (listener->fd >= 0)
+            MHD_quiesce_daemon(listener->daemon); /* or MHD_stop_daemon() would close our socket */
+        MHD_stop_daemon(listener->daemon);
+    }
+    if (listener->path[0])
+        unlink(listener->path);
+    if (listener->fd >= 0)
+        close(listener->fd);
+}
+
 void http_stop(struct http *http)
 {
     if (!http)
         return;
-    if (http->daemon) {
-        if (http->listener >= 0)
-            MHD_quiesce_daemon(http->daemon); /* or MHD_stop_daemon() would close our socket */
-        MHD_stop_daemon(http->daemon);
-    }
-    if (http->listener >= 0)
-        close(http->listener);
+    for (size_t i = 0; i < http->count; i++)
+        stop_listener(&http->listeners[i]);
+    tls_free(http->tls);
     connections_free(http->exchange.connections);
     free(http);
 }

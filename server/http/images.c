@@ -35,7 +35,7 @@ static size_t find_images(struct request *request, struct multipart_file *files,
         return 0;
     case MULTIPART_TOO_MANY:
         problem_set(&request->problem, 413, "too_many_images", "one request may carry %zu images (%s)", max_files,
-                    max_files < (size_t)request->service->config->limits.max_images_per_request
+                    max_files < (size_t)request->settings->config.limits.max_images_per_request
                         ? "batching.max_queue_size: more could never be accepted"
                         : "limits.max_images_per_request");
         return 0;
@@ -48,6 +48,16 @@ static size_t find_images(struct request *request, struct multipart_file *files,
     return count;
 }
 
+static bool answer_from_cache(struct request *request, const struct multipart_file *files, size_t count)
+{
+    struct part *parts = calloc(count, sizeof *parts);
+    for (size_t i = 0; parts && i < count; i++)
+        parts[i] = (struct part){files[i].bytes, files[i].length};
+    const bool hit = parts && request_answer_from_cache(request, parts, count);
+    free(parts);
+    return hit;
+}
+
 static size_t map_floats(const vit_model *model, const vit_explain *explain)
 {
     vit_map_shape shape;
@@ -57,65 +67,62 @@ static size_t map_floats(const vit_model *model, const vit_explain *explain)
 }
 
 /* The body moves into the job. */
-static bool create_job(struct request *request, const struct multipart_file *files, size_t count)
+static void fill_job(struct request *request, const struct multipart_file *files)
 {
-    struct job *job = job_create(request->body, request->body_length, count);
-    if (!job)
-        return false;
+    struct job *job = request->job;
+    const bool pictured = request->route->finish == finish_explain && request->wants_picture;
+    job->body = request->body;
+    job->body_length = request->body_length;
     request->body = NULL;
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < job->image_count; i++) {
         job->images[i].bytes = files[i].bytes;
         job->images[i].length = files[i].length;
     }
-    job->model = (size_t)request->model;
     job->want_features = request->route->finish == finish_embed;
     job->want_distances = request->route->finish == finish_attention_distance;
-    job->keep_pixels = request->route->finish == finish_explain && request->wants_picture &&
-                       !request->choices.original_size;
-    job->keep_body = request->route->finish == finish_explain && request->wants_picture &&
-                     request->choices.original_size;
+    job->keep_pixels = pictured && !request->choices.original_size;
+    job->keep_body = pictured && request->choices.original_size;
     job->explain = request->choices.explain;
-    job->map_floats = map_floats(request->service->registry->entries[request->model].model, &job->explain);
-    job->accepted_us = job_clock_us();
-    job->deadline_us = job->accepted_us + (int64_t)request->service->config->batching.request_timeout_ms * 1000;
-    job->owner = request;
-    request->job = job;
-    return true;
+    job->map_floats = map_floats(request->model->vit, &job->explain);
+}
+
+/* The most images that the queue could ever take. */
+static size_t most_images(const struct request *request)
+{
+    const struct config *config = &request->settings->config;
+    const int room = request->priority == PRIORITY_LOW ? (config->batching.max_queue_size + 1) / 2
+                                                       : config->batching.max_queue_size;
+    return (size_t)(config->limits.max_images_per_request < room ? config->limits.max_images_per_request : room);
 }
 
 enum outcome handle_images(struct request *request)
 {
-    struct service *service = request->service;
-    size_t max_files = (size_t)service->config->limits.max_images_per_request;
-    if (max_files > (size_t)service->config->batching.max_queue_size)
-        max_files = (size_t)service->config->batching.max_queue_size;
+    const size_t max_files = most_images(request);
     struct multipart_file *files = calloc(max_files, sizeof *files);
     size_t count = files ? find_images(request, files, max_files) : 0;
-    if (!files) {
+    request->images = count;
+    if (!files)
         request_out_of_memory(request);
-    } else if (count > 1 && request->wants_picture) {
+    else if (count > 1 && request->wants_picture)
         problem_set(&request->problem, 400, "one_image_only",
                     "a picture shows one image, and there are %zu: send one, or Accept: application/json", count);
-    } else if (count && request_reserve(request, count) && !create_job(request, files, count)) {
-        queue_unreserve(service->queue, count);
-        request_out_of_memory(request);
-    }
+    else if (count && !answer_from_cache(request, files, count) && request_make_job(request, count))
+        fill_job(request, files);
     free(files);
-    request->images = count;
-    return request->problem.status ? OUTCOME_REPLY : OUTCOME_WORK;
+    return request->job ? OUTCOME_WORK : OUTCOME_REPLY;
 }
 
 /* ---- replies ---- */
 
 void finish_classify(struct request *request, const struct job *job)
 {
-    reply_classify(&request->reply, &request->service->registry->entries[request->model], job, &request->choices,
+    reply_classify(&request->reply, request->model, job, &request->choices,
                    request->single);
 }
 
 void finish_embed(struct request *request, const struct job *job)
 {
-    reply_embed(&request->reply, &request->service->registry->entries[request->model], job, request->single);
+    reply_embed(&request->reply, request->model, job, request->single);
 }
 
 /* The picture of the only image; what is wrong with it is told as for any other image. */
@@ -147,13 +154,13 @@ void finish_explain(struct request *request, const struct job *job)
     struct drawing drawing = {0};
     vit_error error = {{0}};
     const struct explained explained = {
-        .model = request->service->registry->entries[request->model].model,
+        .model = request->model->vit,
         .choices = &request->choices,
         .map = image->map,
         .pixels = image->pixels,
         .encoded = image->bytes,
         .encoded_length = image->length,
-        .max_pixels = (size_t)request->service->config->limits.max_pixels,
+        .max_pixels = (size_t)request->settings->config.limits.max_pixels,
     };
     vit_status status = draw_explanation(&drawing, &explained, &error);
     reply_picture(request, job, &drawing, status, &error);
@@ -161,13 +168,12 @@ void finish_explain(struct request *request, const struct job *job)
 
 void finish_attention_distance(struct request *request, const struct job *job)
 {
-    const struct registry_entry *entry = &request->service->registry->entries[request->model];
     if (!request->wants_picture) {
-        reply_distances(&request->reply, entry, job, request->single);
+        reply_distances(&request->reply, request->model, job, request->single);
         return;
     }
     struct drawing drawing = {0};
     vit_error error = {{0}};
-    vit_status status = draw_distances(&drawing, entry->model, job->images[0].distances, &error);
+    vit_status status = draw_distances(&drawing, request->model->vit, job->images[0].distances, &error);
     reply_picture(request, job, &drawing, status, &error);
 }

@@ -8,42 +8,41 @@
 
 enum outcome handle_models(struct request *request)
 {
-    reply_models(&request->reply, request->service->registry);
+    size_t count = 0;
+    struct listed *list = registry_list(request->service->registry, &count);
+    if (list)
+        reply_models(&request->reply, list, count);
+    else
+        request_out_of_memory(request);
+    registry_list_free(list, count);
     return OUTCOME_REPLY;
 }
 
-/* The model that the path names. */
-static bool find_model_of_path(struct request *request)
-{
-    char name[128];
-    if (!percent_decode(request->segment, request->segment_length, false, name, sizeof name))
-        return problem_set(&request->problem, 404, "model_not_found", "there is no model of that name");
-    return request_find_model(request, name);
-}
-
+/* Of a model that is not in memory it tells what it can: nobody has to wait for it. */
 enum outcome handle_model(struct request *request)
 {
-    if (find_model_of_path(request))
-        reply_model(&request->reply, &request->service->registry->entries[request->model]);
+    char id[MODEL_ID_BYTES], names[400];
+    struct listed listed;
+    struct model *model = NULL;
+    struct registry *registry = request->service->registry;
+    const enum found found = registry_find(registry, request->name, NULL, &model, id);
+    model_unref(model);
+    if (found != FOUND_NOTHING && registry_look(registry, id, &listed)) {
+        reply_model(&request->reply, &listed);
+        listed_release(&listed);
+        return OUTCOME_REPLY;
+    }
+    registry_names(registry, names, sizeof names);
+    problem_set(&request->problem, 404, "model_not_found", "there is no model '%.80s'; this server has %s", request->name,
+                names);
     return OUTCOME_REPLY;
 }
 
 enum outcome handle_inside(struct request *request)
 {
-    if (!find_model_of_path(request) || !request_reserve(request, 1))
+    if (!request_make_job(request, 1))
         return OUTCOME_REPLY;
-    struct job *job = job_create(NULL, 0, 1);
-    if (!job) {
-        queue_unreserve(request->service->queue, 1);
-        request_out_of_memory(request);
-        return OUTCOME_REPLY;
-    }
-    job->without_image = true;
-    job->model = (size_t)request->model;
-    job->accepted_us = job_clock_us();
-    job->deadline_us = job->accepted_us + (int64_t)request->service->config->batching.request_timeout_ms * 1000;
-    job->owner = request;
-    request->job = job;
+    request->job->without_image = true;
     request->single = true;
     return OUTCOME_WORK;
 }
@@ -58,23 +57,18 @@ static void set_problem(struct request *request, vit_status status, const vit_er
         problem_set(&request->problem, 500, "internal_error", "%s", error->message);
 }
 
-static const struct registry_entry *entry_of(const struct request *request)
-{
-    return &request->service->registry->entries[request->model];
-}
-
 void finish_filters(struct request *request, const struct job *job)
 {
     (void)job;
     vit_error error = {{0}};
-    set_problem(request, reply_filters(&request->reply, entry_of(request), &error), &error);
+    set_problem(request, reply_filters(&request->reply, request->model, &error), &error);
 }
 
 void finish_positions(struct request *request, const struct job *job)
 {
     (void)job;
     vit_error error = {{0}};
-    set_problem(request, reply_positions(&request->reply, entry_of(request), &error), &error);
+    set_problem(request, reply_positions(&request->reply, request->model, &error), &error);
 }
 
 static void finish_drawing(struct request *request,
@@ -82,7 +76,7 @@ static void finish_drawing(struct request *request,
 {
     struct drawing drawing = {0};
     vit_error error = {{0}};
-    vit_status status = draw(&drawing, entry_of(request)->model, &error);
+    vit_status status = draw(&drawing, request->model->vit, &error);
     set_problem(request, status, &error);
     if (status == VIT_OK)
         request_reply_png(request, drawing.png, drawing.length);

@@ -12,13 +12,21 @@ void reply_error(struct strbuf *out, const struct problem *problem)
     strbuf_text(out, "}}");
 }
 
+void reply_error_plain(struct strbuf *out, const struct problem *problem)
+{
+    strbuf_text(out, "{\"error\":");
+    strbuf_json_string(out, problem->message);
+    strbuf_text(out, "}");
+}
+
 void reply_image_problem(const struct job_image *image, struct problem *problem)
 {
     const char *why = image->error.message;
     switch (image->failure) {
     case FAILURE_DEADLINE:
         problem_set(problem, 504, "deadline_exceeded",
-                    "the image waited longer than batching.request_timeout_ms; send fewer at once or retry later");
+                    "the image waited longer than batching.request_timeout_ms, or X-Request-Timeout-Ms, allows; send fewer at "
+                    "once or retry later");
         return;
     case FAILURE_CLIENT_GONE:
         problem_set(problem, 499, "client_gone", "the client left before the reply");
@@ -158,32 +166,32 @@ static void put_attention(struct strbuf *out, const vit_model *model, const vit_
 
 /* ---- jobs ---- */
 
-static void put_classified(struct strbuf *out, const struct registry_entry *model, const struct job_image *image,
+static void put_classified(struct strbuf *out, const struct model *model, const struct job_image *image,
                            const struct choices *choices)
 {
     size_t top_class = 0;
-    vit_top_k(&top_class, image->logits, vit_model_describe(model->model)->classes, 1);
-    put_predictions(out, model->model, image, choices);
+    vit_top_k(&top_class, image->logits, vit_model_describe(model->vit)->classes, 1);
+    put_predictions(out, model->vit, image, choices);
     if (image->map)
-        put_attention(out, model->model, &image->job->explain, image->map, top_class);
+        put_attention(out, model->vit, &image->job->explain, image->map, top_class);
     put_timing(out, image);
 }
 
-static void put_embedded(struct strbuf *out, const struct registry_entry *model, const struct job_image *image,
+static void put_embedded(struct strbuf *out, const struct model *model, const struct job_image *image,
                          const struct choices *choices)
 {
     (void)choices;
-    const size_t width = vit_model_describe(model->model)->embedding_width;
+    const size_t width = vit_model_describe(model->vit)->embedding_width;
     strbuf_text(out, "\"embedding\":");
     strbuf_json_floats(out, image->features, width);
     strbuf_put_size(out, "dim", width);
     put_timing(out, image);
 }
 
-typedef void put_image(struct strbuf *out, const struct registry_entry *model, const struct job_image *image,
+typedef void put_image(struct strbuf *out, const struct model *model, const struct job_image *image,
                        const struct choices *choices);
 
-static void put_job(struct strbuf *out, const struct registry_entry *model, const struct job *job,
+static void put_job(struct strbuf *out, const struct model *model, const struct job *job,
                     const struct choices *choices, bool single, put_image *put)
 {
     strbuf_text(out, "{\"model\":");
@@ -211,28 +219,28 @@ static void put_job(struct strbuf *out, const struct registry_entry *model, cons
     strbuf_text(out, "]}");
 }
 
-void reply_classify(struct strbuf *out, const struct registry_entry *model, const struct job *job,
+void reply_classify(struct strbuf *out, const struct model *model, const struct job *job,
                     const struct choices *choices, bool single)
 {
     put_job(out, model, job, choices, single, put_classified);
 }
 
-void reply_embed(struct strbuf *out, const struct registry_entry *model, const struct job *job, bool single)
+void reply_embed(struct strbuf *out, const struct model *model, const struct job *job, bool single)
 {
     put_job(out, model, job, NULL, single, put_embedded);
 }
 
-static void put_distances(struct strbuf *out, const struct registry_entry *model, const struct job_image *image,
+static void put_distances(struct strbuf *out, const struct model *model, const struct job_image *image,
                           const struct choices *choices)
 {
     (void)choices;
-    const vit_model_info *info = vit_model_describe(model->model);
+    const vit_model_info *info = vit_model_describe(model->vit);
     strbuf_text(out, "\"unit\":\"pixels\",\"distances\":");
     strbuf_json_nested(out, image->distances, (size_t[]){info->layers, info->heads}, 2);
     put_timing(out, image);
 }
 
-void reply_distances(struct strbuf *out, const struct registry_entry *model, const struct job *job, bool single)
+void reply_distances(struct strbuf *out, const struct model *model, const struct job *job, bool single)
 {
     put_job(out, model, job, NULL, single, put_distances);
 }

@@ -55,11 +55,9 @@ static void put_stages(struct strbuf *out, const vit_model_info *info)
     strbuf_text(out, "]");
 }
 
-static void put_model(struct strbuf *out, const struct registry_entry *model, bool with_labels)
+static void put_description(struct strbuf *out, const struct model *model)
 {
-    const vit_model_info *info = vit_model_describe(model->model);
-    strbuf_text(out, "{\"name\":");
-    strbuf_json_string(out, model->name);
+    const vit_model_info *info = vit_model_describe(model->vit);
     strbuf_put_text(out, "architecture", info->architecture);
     strbuf_put_text(out, "layout", info->layout);
     strbuf_put_text(out, "dtype", info->dtype);
@@ -77,40 +75,58 @@ static void put_model(struct strbuf *out, const struct registry_entry *model, bo
     strbuf_put_text(out, "activation", info->activation);
     strbuf_put_size(out, "embedding_dim", info->embedding_width);
     strbuf_printf(out, ",\"parameters\":%llu", (unsigned long long)info->parameters);
+    strbuf_put_size(out, "memory_bytes", model->bytes);
     strbuf_put_size(out, "classes", info->classes);
     put_explanations(out, info);
     strbuf_printf(out, ",\"attention_distances\":%s,\"filters\":%s,\"positions\":%s", info->distances ? "true" : "false",
                   info->filters ? "true" : "false", info->positions ? "true" : "false");
     put_preprocess(out, info->preprocess, model->draft);
-    if (with_labels) {
+}
+
+static void put_model(struct strbuf *out, const struct listed *listed, bool with_labels)
+{
+    const struct config_model *configured = &listed->configured;
+    strbuf_text(out, "{\"name\":");
+    strbuf_json_string(out, configured->name);
+    if (configured->version)
+        strbuf_put_size(out, "version", (size_t)configured->version);
+    strbuf_put_text(out, "state", model_state_name(listed->state));
+    if (*listed->why)
+        strbuf_put_text(out, "reason", listed->why);
+    strbuf_printf(out, ",\"lazy\":%s,\"max_batch_size\":%d,\"max_queue_delay_us\":%d", configured->lazy ? "true" : "false",
+                  configured->max_batch_size, configured->max_queue_delay_us);
+    if (listed->model)
+        put_description(out, listed->model);
+    if (with_labels && listed->model) {
+        const size_t classes = vit_model_describe(listed->model->vit)->classes;
         strbuf_text(out, ",\"labels\":[");
-        for (size_t i = 0; i < info->classes; i++) {
+        for (size_t i = 0; i < classes; i++) {
             strbuf_text(out, i ? "," : "");
-            strbuf_json_string(out, vit_model_label(model->model, i));
+            strbuf_json_string(out, vit_model_label(listed->model->vit, i));
         }
         strbuf_add(out, "]", 1);
     }
     strbuf_add(out, "}", 1);
 }
 
-void reply_models(struct strbuf *out, const struct registry *registry)
+void reply_models(struct strbuf *out, const struct listed *list, size_t count)
 {
     strbuf_text(out, "{\"models\":[");
-    for (size_t i = 0; i < registry->count; i++) {
+    for (size_t i = 0; i < count; i++) {
         strbuf_text(out, i ? "," : "");
-        put_model(out, &registry->entries[i], false);
+        put_model(out, &list[i], false);
     }
     strbuf_text(out, "]}");
 }
 
-void reply_model(struct strbuf *out, const struct registry_entry *model)
+void reply_model(struct strbuf *out, const struct listed *listed)
 {
-    put_model(out, model, true);
+    put_model(out, listed, true);
 }
 
 /* ---- inside ---- */
 
-static void begin(struct strbuf *out, const struct registry_entry *model)
+static void begin(struct strbuf *out, const struct model *model)
 {
     strbuf_text(out, "{\"model\":");
     strbuf_json_string(out, model->name);
@@ -122,12 +138,12 @@ static vit_status out_of_memory(vit_error *err)
     return VIT_ERR_NO_MEMORY;
 }
 
-vit_status reply_filters(struct strbuf *out, const struct registry_entry *model, vit_error *err)
+vit_status reply_filters(struct strbuf *out, const struct model *model, vit_error *err)
 {
-    const size_t patch = vit_model_describe(model->model)->patch_size, size = 3 * patch * patch;
+    const size_t patch = vit_model_describe(model->vit)->patch_size, size = 3 * patch * patch;
     float *components = calloc(VIT_FILTERS * size, sizeof *components), variances[VIT_FILTERS];
     size_t count = 0;
-    vit_status status = components ? vit_model_filters(model->model, components, variances, &count, err)
+    vit_status status = components ? vit_model_filters(model->vit, components, variances, &count, err)
                                    : out_of_memory(err);
     if (status == VIT_OK) {
         begin(out, model);
@@ -142,12 +158,12 @@ vit_status reply_filters(struct strbuf *out, const struct registry_entry *model,
     return status;
 }
 
-vit_status reply_positions(struct strbuf *out, const struct registry_entry *model, vit_error *err)
+vit_status reply_positions(struct strbuf *out, const struct model *model, vit_error *err)
 {
-    const vit_model_info *info = vit_model_describe(model->model);
+    const vit_model_info *info = vit_model_describe(model->vit);
     const size_t height = info->grid_height, width = info->grid_width, patches = height * width;
     float *similarity = calloc(patches * patches, sizeof *similarity);
-    vit_status status = similarity ? vit_model_positions(model->model, similarity, err) : out_of_memory(err);
+    vit_status status = similarity ? vit_model_positions(model->vit, similarity, err) : out_of_memory(err);
     if (status == VIT_OK) {
         begin(out, model);
         strbuf_printf(out, ",\"grid\":[%zu,%zu],\"similarity\":", height, width);

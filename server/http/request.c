@@ -20,7 +20,9 @@ struct request *request_create(struct service *service, const char *target)
     }
     request->target_length = strlen(target);
     request->service = service;
-    request->model = -1;
+    request->settings = service_settings(service);
+    request->user = "";
+    request->json_length = UINT64_MAX;
     request->start_us = job_clock_us();
     request->reply_type = "application/json";
     request_set_id(request, NULL);
@@ -42,11 +44,31 @@ void request_free(struct request *request)
 {
     if (!request)
         return;
+    if (request->message)
+        request->free_message(request->message);
     free(request->target);
     free(request->body);
     job_free(request->job);
+    request_release_bytes(request);
+    model_unref(request->model);
+    settings_unref(request->settings);
     strbuf_release(&request->reply);
     free(request);
+}
+
+bool request_hold_bytes(struct request *request, size_t count)
+{
+    if (!queue_hold_bytes(request->service->queue, count))
+        return false;
+    request->held += count;
+    return true;
+}
+
+void request_release_bytes(struct request *request)
+{
+    if (request->held)
+        queue_release_bytes(request->service->queue, request->held);
+    request->held = 0;
 }
 
 /* Blanks after a header's value are not part of it, but libmicrohttpd leaves them there. */

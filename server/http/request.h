@@ -14,6 +14,7 @@
 #include "server/http/query.h"
 #include "server/http/service.h"
 #include "server/http/strbuf.h"
+#include "server/http/trace.h"
 #include "server/work/job.h"
 
 struct MHD_Connection;
@@ -23,9 +24,15 @@ struct route;
 
 enum { REQUEST_ID_MAX = 128 };
 
+/* Headers that routes_admit() reads, in libmicrohttpd's memory, as long as the request; NULL: it did not come. */
+struct request_headers {
+    const char *authorization, *origin, *priority, *timeout_ms, *json_length;
+};
+
 struct request {
     struct exchange *exchange;
     struct service *service;
+    struct settings *settings; /* a reference: those in force when it began */
     struct MHD_Connection *mhd;
     struct connection *connection;
 
@@ -36,23 +43,35 @@ struct request {
     char method[16];
     char id[REQUEST_ID_MAX + 1];
     const struct route *route; /* NULL: none matched */
-    int64_t start_us;
-    enum { STAGE_HEADER, STAGE_BODY, STAGE_WORKING, STAGE_WORKED, STAGE_REPLIED } stage;
+    char name[128], version[16]; /* the segments of its path that stand for them, decoded; "": none */
+    int64_t start_us, deadline_us;
+    enum { STAGE_HEADER, STAGE_BODY, STAGE_LOADING, STAGE_LOADED, STAGE_WORKING, STAGE_WORKED, STAGE_REPLIED } stage;
+
+    const char *user;          /* the name of the key that it came with, in settings' memory; "": none */
+    struct trace trace;
+    const char *origin;        /* a web page's, that may read the reply; as content_type */
 
     bool length_known;         /* there is a Content-Length, or the body is chunked */
     uint64_t declared_length;  /* Content-Length, or UINT64_MAX when the body is chunked */
     uint8_t *body;             /* owned, until it moves into a job */
     size_t body_length, body_capacity;
     size_t bytes_in;
+    size_t held;               /* of them count as waiting in the queue */
     bool discard;              /* the body is read but not kept: the answer is already known */
     const char *content_type;  /* in libmicrohttpd's memory, as long as the request; NULL: none */
 
+    struct request_headers headers;
     struct choices choices;
     const char *accept;        /* as content_type */
     bool wants_picture;        /* rather than JSON, where the route has both */
-    const char *segment;       /* of the path, where the route has {name}; [segment_length] */
-    size_t segment_length;
-    int model;                 /* index in the registry, or -1 */
+    uint64_t json_length;      /* Inference-Header-Content-Length; UINT64_MAX: none */
+    enum job_priority priority;
+    struct model *model;       /* a reference; NULL: none, or not yet */
+    char load_id[MODEL_ID_BYTES]; /* the model that has to be brought into memory first; "": none has */
+    enum loader_wish wish;     /* how */
+    char asked_id[MODEL_ID_BYTES]; /* of an operator who asks the loader for something; "": not yet */
+    void *message;             /* what the body says, of the route's own kind; owned */
+    void (*free_message)(void *message);
     bool single;               /* one image, answered without "results" */
     struct job *job;           /* from the handler until job->done */
 
@@ -62,8 +81,11 @@ struct request {
     size_t reply_length;       /* once it is sent */
     const char *reply_type;
     char policy[320];          /* Content-Security-Policy; "": none */
-    const char *allow;         /* of a 405 */
+    const char *allow;         /* of a 405, and of OPTIONS */
     unsigned retry_after;      /* seconds, 0: no header */
+    size_t reply_json_length;  /* of a reply whose JSON is followed by other bytes; 0: it is not */
+    struct cache_key cache_key; /* under which the reply is kept */
+    enum { CACHE_UNUSED, CACHE_MISS, CACHE_HIT } cache;
 
     size_t images, batch_size; /* for the log */
     double queue_ms, preprocess_ms, inference_ms;
@@ -72,6 +94,10 @@ struct request {
 /* NULL when memory is short. target is what followed the method. */
 struct request *request_create(struct service *service, const char *target);
 void request_free(struct request *request);
+
+/* Bytes of its body count as waiting, as far as there is room; until its job is done, or it ends. */
+bool request_hold_bytes(struct request *request, size_t count);
+void request_release_bytes(struct request *request);
 
 /* Takes the client's id (may be NULL; blanks may follow it) if it is 1 to 128 characters of A-Z a-z 0-9 . _ ~ : / + = @ -,
  * else makes one. */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "server/http/accept.h"
+#include "server/http/cors.h"
 #include "server/http/handlers.h"
 #include "server/http/reply.h"
 
@@ -13,32 +14,38 @@
 #define CLASSIFICATION (BIT(MODEL) | BIT(TOP_K) | BIT(FUNCTION) | EXPLANATION)
 #define PICTURE (BIT(COLORMAP) | BIT(ALPHA) | BIT(OVERLAY) | BIT(SIZE))
 
+#define POST_IMAGES .method = "POST", .role = ROLE_INFER, .takes_images = true, .needs_models = true, .handle = handle_images
+#define INSIDE .method = "GET", .role = ROLE_INFER, .needs_models = true, .model = MODEL_IN_PATH, .handle = handle_inside
+
 static const struct route routes[] = {
-    {.name = "classify", .method = "POST", .path = "/classify", .takes_images = true, .needs_models = true,
-     .parameters = CLASSIFICATION, .handle = handle_images, .finish = finish_classify},
-    {.name = "explain", .method = "POST", .path = "/explain", .takes_images = true, .needs_models = true,
-     .parameters = CLASSIFICATION | PICTURE, .explains = true, .pictures = PICTURES_PREFERRED,
-     .handle = handle_images, .finish = finish_explain},
-    {.name = "attention-distance", .method = "POST", .path = "/attention-distance", .takes_images = true,
-     .needs_models = true, .parameters = BIT(MODEL), .pictures = PICTURES_POSSIBLE, .handle = handle_images,
-     .finish = finish_attention_distance},
-    {.name = "embed", .method = "POST", .path = "/embed", .takes_images = true, .needs_models = true,
-     .parameters = BIT(MODEL), .handle = handle_images, .finish = finish_embed},
-    {.name = "models", .method = "GET", .path = "/models", .needs_models = true, .handle = handle_models},
-    {.name = "model", .method = "GET", .path = "/models/{name}", .needs_models = true, .handle = handle_model},
-    {.name = "filters", .method = "GET", .path = "/models/{name}/filters", .needs_models = true,
-     .handle = handle_inside, .finish = finish_filters},
-    {.name = "filters.png", .method = "GET", .path = "/models/{name}/filters.png", .needs_models = true,
-     .handle = handle_inside, .finish = finish_filters_png},
-    {.name = "positions", .method = "GET", .path = "/models/{name}/positions", .needs_models = true,
-     .handle = handle_inside, .finish = finish_positions},
-    {.name = "positions.png", .method = "GET", .path = "/models/{name}/positions.png", .needs_models = true,
-     .handle = handle_inside, .finish = finish_positions_png},
-    {.name = "page", .method = "GET", .path = "/", .handle = handle_page},
-    {.name = "openapi", .method = "GET", .path = "/openapi.json", .handle = handle_openapi},
-    {.name = "healthz", .method = "GET", .path = "/healthz", .handle = handle_healthz},
-    {.name = "readyz", .method = "GET", .path = "/readyz", .handle = handle_readyz},
-    {.name = "metrics", .method = "GET", .path = "/metrics", .handle = handle_metrics},
+    {.name = "classify", .path = "/classify", POST_IMAGES, .model = MODEL_IN_QUERY, .parameters = CLASSIFICATION,
+     .finish = finish_classify},
+    {.name = "explain", .path = "/explain", POST_IMAGES, .model = MODEL_IN_QUERY, .parameters = CLASSIFICATION | PICTURE,
+     .explains = true, .pictures = PICTURES_PREFERRED, .finish = finish_explain},
+    {.name = "attention-distance", .path = "/attention-distance", POST_IMAGES, .model = MODEL_IN_QUERY,
+     .parameters = BIT(MODEL), .pictures = PICTURES_POSSIBLE, .finish = finish_attention_distance},
+    {.name = "embed", .path = "/embed", POST_IMAGES, .model = MODEL_IN_QUERY, .parameters = BIT(MODEL),
+     .finish = finish_embed},
+    {.name = "models", .method = "GET", .path = "/models", .role = ROLE_INFER, .needs_models = true,
+     .handle = handle_models},
+    {.name = "model", .method = "GET", .path = "/models/{name}", .role = ROLE_INFER, .needs_models = true,
+     .handle = handle_model},
+    {.name = "filters", .path = "/models/{name}/filters", INSIDE, .finish = finish_filters},
+    {.name = "filters.png", .path = "/models/{name}/filters.png", INSIDE, .finish = finish_filters_png},
+    {.name = "positions", .path = "/models/{name}/positions", INSIDE, .finish = finish_positions},
+    {.name = "positions.png", .path = "/models/{name}/positions.png", INSIDE, .finish = finish_positions_png},
+    {.name = "load", .method = "POST", .path = "/models/{name}/load", .role = ROLE_ADMIN, .needs_models = true,
+     .handle = handle_load},
+    {.name = "reload", .method = "POST", .path = "/models/{name}/reload", .role = ROLE_ADMIN, .needs_models = true,
+     .handle = handle_reload},
+    {.name = "unload", .method = "POST", .path = "/models/{name}/unload", .role = ROLE_ADMIN, .needs_models = true,
+     .handle = handle_unload},
+    {.name = "page", .method = "GET", .path = "/", .role = ROLE_OPEN, .handle = handle_page},
+    {.name = "openapi", .method = "GET", .path = "/openapi.json", .role = ROLE_OPEN, .handle = handle_openapi},
+    {.name = "healthz", .method = "GET", .path = "/healthz", .role = ROLE_OPEN, .handle = handle_healthz},
+    {.name = "readyz", .method = "GET", .path = "/readyz", .role = ROLE_OPEN, .handle = handle_readyz},
+    {.name = "metrics", .method = "GET", .path = "/metrics", .role = ROLE_METRICS, .handle = handle_metrics},
+    {.name = "debug-queue", .method = "GET", .path = "/debug/queue", .role = ROLE_ADMIN, .handle = handle_debug_queue},
 };
 enum { ROUTE_COUNT = sizeof routes / sizeof routes[0] };
 
@@ -48,21 +55,39 @@ const struct route *routes_table(size_t *count)
     return routes;
 }
 
-/* ---- admission ---- */
+/* ---- finding the route ---- */
 
-/* {name} in a route's path stands for one segment, which is left in the request. */
+/* The segment of the path that {name} or {version} of the pattern stands for, decoded; false: none can be. */
+static bool take_segment(struct request *request, const char *pattern, const char *path, size_t length)
+{
+    const bool version = strncmp(pattern, "{version}", 9) == 0;
+    char *out = version ? request->version : request->name;
+    return length > 0 && percent_decode(path, length, false, out, version ? sizeof request->version : sizeof request->name);
+}
+
+/* Whether the path is the route's, whose segments are then in the request. */
 static bool path_matches(const struct route *route, struct request *request)
 {
     const char *pattern = route->path, *path = request->path;
-    const size_t before = strcspn(pattern, "{");
-    if (!pattern[before])
-        return strcmp(path, pattern) == 0;
-    if (strncmp(path, pattern, before) != 0)
-        return false;
-    request->segment = path + before;
-    request->segment_length = strcspn(request->segment, "/");
-    return request->segment_length &&
-           strcmp(request->segment + request->segment_length, strchr(pattern, '}') + 1) == 0;
+    request->name[0] = request->version[0] = '\0';
+    while (*pattern) {
+        if (*pattern != '{') {
+            if (*pattern++ != *path++)
+                return false;
+            continue;
+        }
+        const size_t length = strcspn(path, "/");
+        if (!take_segment(request, pattern, path, length))
+            return false;
+        path += length;
+        pattern = strchr(pattern, '}') + 1;
+    }
+    return *path == '\0';
+}
+
+static bool is_served(const struct route *route, const struct request *request)
+{
+    return route->role != ROLE_ADMIN || request->settings->config.access.admin;
 }
 
 static bool method_matches(const struct route *route, const char *method)
@@ -74,7 +99,8 @@ static void unknown_route(struct request *request)
 {
     struct strbuf list = {0};
     for (size_t i = 0; i < ROUTE_COUNT; i++)
-        strbuf_printf(&list, "%s%s %s", i ? ", " : "", routes[i].method, routes[i].path);
+        if (is_served(&routes[i], request))
+            strbuf_printf(&list, "%s%s %s", i ? ", " : "", routes[i].method, routes[i].path);
     problem_set(&request->problem, 404, "route_not_found", "there is no %.80s here; the routes are %s", request->path,
                 list.data ? list.data : "");
     strbuf_release(&list);
@@ -83,7 +109,7 @@ static void unknown_route(struct request *request)
 static void find_route(struct request *request)
 {
     const struct route *row = routes;
-    while (row < routes + ROUTE_COUNT && !path_matches(row, request))
+    while (row < routes + ROUTE_COUNT && !(is_served(row, request) && path_matches(row, request)))
         row++;
     if (row == routes + ROUTE_COUNT) {
         unknown_route(request);
@@ -92,10 +118,15 @@ static void find_route(struct request *request)
     request->route = row;
     if (!method_matches(row, request->method)) {
         request->allow = strcmp(row->method, "GET") == 0 ? "GET, HEAD" : row->method;
-        problem_set(&request->problem, 405, "method_not_allowed", "%.40s takes %s, not %s", row->path, request->allow,
-                    request->method);
+        if (request->origin && strcmp(request->method, "OPTIONS") == 0)
+            request->status = 204; /* a browser asks before it sends the request itself */
+        else
+            problem_set(&request->problem, 405, "method_not_allowed", "%.40s takes %s, not %s", row->path, request->allow,
+                        request->method);
     }
 }
+
+/* ---- admission ---- */
 
 /* Without `attention`, /explain gives the best explanation that the model has. */
 static vit_attention best_method(const vit_model_info *info)
@@ -111,7 +142,7 @@ static void check_explanation(struct request *request)
 {
     vit_error error = {{0}};
     struct choices *choices = &request->choices;
-    const vit_model *model = request->service->registry->entries[request->model].model;
+    const vit_model *model = request->model->vit;
     const vit_model_info *info = vit_model_describe(model);
     if (request->route->explains && !(choices->given & BIT(ATTENTION)))
         choices->explain.method = best_method(info);
@@ -139,59 +170,216 @@ static void refuse_without_models(struct request *request)
     request->retry_after = 1;
 }
 
-void routes_admit(struct request *request)
+static void check_access(struct request *request)
 {
-    find_route(request);
-    const struct route *route = request->route;
-    if (!route || request->problem.status)
+    const struct access *access = request->settings->access;
+    if (!access || request->route->role == ROLE_OPEN)
         return;
-    struct service *service = request->service;
-    if (route->needs_models && !atomic_load(&service->ready)) {
-        refuse_without_models(request);
-        return;
+    switch (access_check(access, request->headers.authorization, request->route->role, &request->user)) {
+    case ACCESS_GRANTED:
+        break;
+    case ACCESS_UNKNOWN:
+        problem_set(&request->problem, 401, "unauthorized", "%s",
+                    request->headers.authorization ? "this key is not known here" : "send a key: Authorization: Bearer KEY");
+        break;
+    case ACCESS_FORBIDDEN:
+        problem_set(&request->problem, 403, "forbidden", "this key may not do this: %.40s is for another role",
+                    request->route->path);
     }
-    if (route->takes_images && !request->length_known) {
+}
+
+/* Until when the answer is wanted: as configured, or sooner if the client says so. */
+static void read_timeout(struct request *request)
+{
+    const char *text = request->headers.timeout_ms;
+    int64_t timeout_ms = request->settings->config.batching.request_timeout_ms;
+    if (text) {
+        char *end;
+        const long wanted = strtol(text, &end, 10);
+        if (*text < '0' || *text > '9' || *end || wanted < 1 || wanted > 86400000)
+            problem_set(&request->problem, 400, "invalid_header",
+                        "X-Request-Timeout-Ms: '%.40s' is not allowed, it takes 1 to 86400000", text);
+        else if (wanted < timeout_ms)
+            timeout_ms = wanted;
+    }
+    request->deadline_us = request->start_us + timeout_ms * 1000;
+}
+
+/* RFC 9218: an urgency of 4 to 7, where 3 is what is not said, is low. Unknown members are ignored, as it wants. */
+static enum job_priority read_priority(const char *text)
+{
+    const char *urgency = text ? strstr(text, "u=") : NULL;
+    const bool whole = urgency && (urgency == text || strchr(", \t", urgency[-1]));
+    return whole && urgency[2] >= '4' && urgency[2] <= '7' ? PRIORITY_LOW : PRIORITY_NORMAL;
+}
+
+static void read_json_length(struct request *request)
+{
+    const char *text = request->headers.json_length;
+    const size_t length = text ? strlen(text) : 0;
+    if (!text)
+        return;
+    if (length < 1 || length > 15 || strspn(text, "0123456789") != length)
+        problem_set(&request->problem, 400, "invalid_header",
+                    "Inference-Header-Content-Length: '%.40s' is not allowed, it takes a number of bytes", text);
+    else
+        request->json_length = strtoull(text, NULL, 10);
+}
+
+static void check_body(struct request *request)
+{
+    const size_t limit = (size_t)request->settings->config.limits.max_body_bytes;
+    if (request->route->takes_images && !request->length_known)
         problem_set(&request->problem, 411, "length_required",
                     "there is no body: send an image, with Content-Length or Transfer-Encoding: chunked");
-        return;
+    else if (request->declared_length != UINT64_MAX && request->declared_length > limit)
+        problem_set(&request->problem, 413, "body_too_large", "the body is larger than limits.max_body_bytes, %zu", limit);
+}
+
+static void find_model(struct request *request)
+{
+    char names[400];
+    struct registry *registry = request->service->registry;
+    const bool in_path = request->route->model == MODEL_IN_PATH;
+    const char *name = in_path ? request->name : request->choices.model;
+    switch (registry_find(registry, name, *request->version ? request->version : NULL, &request->model,
+                          request->load_id)) {
+    case FOUND_READY:
+        request->load_id[0] = '\0';
+        break;
+    case FOUND_LAZY:
+        request->wish = LOADER_LOAD;
+        break;
+    case FOUND_AWAY:
+        problem_set(&request->problem, 503, "model_unloaded", "the model '%s' is not loaded; POST /models/%s/load loads it",
+                    request->load_id, request->load_id);
+        request->load_id[0] = '\0';
+        break;
+    case FOUND_NOTHING:
+        registry_names(registry, names, sizeof names);
+        problem_set(&request->problem, 404, "model_not_found", "there is no model '%.80s%s%s'; this server has %s", name,
+                    *request->version ? ":" : "", request->version, names);
     }
-    size_t limit = (size_t)service->config->limits.max_body_bytes;
-    if (request->declared_length != UINT64_MAX && request->declared_length > limit) {
-        problem_set(&request->problem, 413, "body_too_large", "the body is larger than limits.max_body_bytes, %zu",
-                    limit);
+}
+
+/* What is known before the body is in; the first thing that is wrong counts. */
+static void check_header(struct request *request)
+{
+    const struct route *route = request->route;
+    check_access(request);
+    if (request->problem.status)
         return;
-    }
-    if (route->takes_images && query_parse(request->query_text, route->parameters, &request->choices, &request->problem) &&
-        request_find_model(request, request->choices.model))
+    if (route->needs_models && !atomic_load(&request->service->ready))
+        refuse_without_models(request);
+    else
+        check_body(request);
+    if (!request->problem.status)
+        read_timeout(request);
+    if (!request->problem.status)
+        read_json_length(request);
+    request->priority = read_priority(request->headers.priority);
+}
+
+void routes_admit(struct request *request)
+{
+    const struct config *config = &request->settings->config;
+    if (cors_allows(config->access.cors_origins, request->headers.origin))
+        request->origin = request->headers.origin;
+    find_route(request);
+    const struct route *route = request->route;
+    if (!route || request->problem.status || request->status)
+        return;
+    check_header(request);
+    if (!request->problem.status && route->takes_images)
+        query_parse(request->query_text, route->parameters, &request->choices, &request->problem);
+    if (!request->problem.status && route->model != MODEL_NONE)
+        find_model(request);
+    if (request->model && route->takes_images)
         check_explanation(request);
     if (route->pictures)
         request->wants_picture = accepts_picture(request->accept, route->pictures == PICTURES_PREFERRED);
+    /* a cached reply needs no room, and is known when the body is in */
+    if (!request->problem.status && route->takes_images && !config->cache.max_bytes &&
+        !queue_has_room(request->service->queue, request->priority))
+        request_queue_full(request);
+}
+
+void routes_loaded(struct request *request, struct model *model, vit_status status, const vit_error *error)
+{
+    request->load_id[0] = '\0';
+    request->model = model;
+    if (status == VIT_ERR_UNSUPPORTED && atomic_load(&request->service->draining))
+        problem_set(&request->problem, 503, "draining", "the server is shutting down");
+    else if (status == VIT_ERR_NO_MEMORY)
+        problem_set(&request->problem, 503, "out_of_memory", "%s", error->message);
+    else if (status == VIT_ERR_ARGUMENT)
+        problem_set(&request->problem, 404, "model_not_found", "%s", error->message);
+    else if (status != VIT_OK)
+        problem_set(&request->problem, 503, "model_failed", "%s", error->message);
+    else if (request->route->takes_images)
+        check_explanation(request);
 }
 
 /* ---- shared by the handlers ---- */
 
-bool request_find_model(struct request *request, const char *name)
+void request_queue_full(struct request *request)
 {
-    const struct registry *registry = request->service->registry;
-    request->model = registry_find(registry, name);
-    if (request->model >= 0)
-        return true;
-    struct strbuf list = {0};
-    for (size_t i = 0; i < registry->count; i++)
-        strbuf_printf(&list, "%s%s", i ? ", " : "", registry->entries[i].name);
-    problem_set(&request->problem, 404, "model_not_found", "there is no model '%.80s'; this server has %.400s", name,
-                list.data ? list.data : "none");
-    strbuf_release(&list);
-    return false;
+    request->retry_after = queue_retry_after(request->service->queue);
+    problem_set(&request->problem, 429, "queue_full", "the queue is full; retry in %u s", request->retry_after);
 }
 
 bool request_reserve(struct request *request, size_t images)
 {
-    struct queue *queue = request->service->queue;
-    if (queue_reserve(queue, images))
+    if (queue_reserve(request->service->queue, images, request->priority))
         return true;
-    request->retry_after = queue_retry_after(queue);
-    return problem_set(&request->problem, 429, "queue_full", "the queue is full; retry in %u s", request->retry_after);
+    request_queue_full(request);
+    return false;
+}
+
+bool request_make_job(struct request *request, size_t images)
+{
+    if (!request_reserve(request, images))
+        return false;
+    struct job *job = job_create(NULL, 0, images);
+    if (!job) {
+        queue_unreserve(request->service->queue, images);
+        request_out_of_memory(request);
+        return false;
+    }
+    job->model = request->model;
+    job->priority = request->priority;
+    job->max_pixels = (size_t)request->settings->config.limits.max_pixels;
+    job->accepted_us = job_clock_us();
+    job->deadline_us = request->deadline_us;
+    job->owner = request;
+    request->job = job;
+    return true;
+}
+
+bool request_answer_from_cache(struct request *request, const struct part *parts, size_t count)
+{
+    struct cache_hash hash;
+    struct cache_value value;
+    if (!request->settings->config.cache.max_bytes)
+        return false;
+    cache_hash_init(&hash);
+    cache_hash_add(&hash, request->route->name, strlen(request->route->name));
+    cache_hash_add(&hash, &request->model->serial, sizeof request->model->serial);
+    cache_hash_add(&hash, request->query_text, request->query_text ? strlen(request->query_text) : 0);
+    cache_hash_add(&hash, &request->wants_picture, sizeof request->wants_picture);
+    cache_hash_add(&hash, &request->json_length, sizeof request->json_length);
+    for (size_t i = 0; i < count; i++)
+        cache_hash_add(&hash, parts[i].bytes, parts[i].length);
+    if (!cache_hash_finish(&hash, &request->cache_key))
+        return false;
+    const bool hit = cache_get(request->service->cache, &request->cache_key, &value);
+    metrics_cache(request->model->metrics, hit);
+    request->cache = hit ? CACHE_HIT : CACHE_MISS;
+    if (hit) {
+        request->reply = (struct strbuf){.data = value.bytes, .length = value.length, .capacity = value.length};
+        request->reply_type = value.type;
+    }
+    return hit;
 }
 
 void request_out_of_memory(struct request *request)
@@ -245,10 +433,15 @@ static bool job_failed(struct request *request, const struct job *job)
 
 void routes_reply_problem(struct request *request)
 {
+    const bool plain = request->route && request->route->errors == ERRORS_PLAIN;
     strbuf_release(&request->reply);
     request->status = request->problem.status;
     request->reply_type = "application/json";
-    reply_error(&request->reply, &request->problem);
+    request->reply_json_length = 0;
+    if (plain)
+        reply_error_plain(&request->reply, &request->problem);
+    else
+        reply_error(&request->reply, &request->problem);
     if (request->reply.failed)
         strbuf_release(&request->reply); /* the status says enough */
 }
@@ -259,17 +452,32 @@ static void settle(struct request *request)
         request_out_of_memory(request);
     if (request->problem.status)
         routes_reply_problem(request);
-    else
+    else if (!request->status)
         request->status = 200;
 }
 
 enum outcome routes_handle(struct request *request)
 {
-    if (request->problem.status || request->route->handle(request) == OUTCOME_REPLY) {
+    enum outcome outcome = OUTCOME_REPLY;
+    if (!request->problem.status && request->load_id[0])
+        return OUTCOME_LOAD;
+    if (!request->problem.status && !request->status)
+        outcome = request->route->handle(request);
+    if (outcome == OUTCOME_REPLY)
         settle(request);
-        return OUTCOME_REPLY;
-    }
-    return OUTCOME_WORK;
+    return outcome;
+}
+
+/* Keeps a reply that depends on nothing else than what the key holds. */
+static void keep(struct request *request, const struct job *job)
+{
+    const struct cache_value value = {request->reply.data, request->reply.length, request->reply_type};
+    if (request->cache != CACHE_MISS || request->status != 200 || request->reply_json_length)
+        return;
+    for (size_t i = 0; i < job->image_count; i++)
+        if (job->images[i].state != IMAGE_DONE)
+            return;
+    cache_put(request->service->cache, &request->cache_key, &value);
 }
 
 void routes_finish(struct request *request, const struct job *job)
@@ -278,4 +486,5 @@ void routes_finish(struct request *request, const struct job *job)
     if (!job_failed(request, job))
         request->route->finish(request, job);
     settle(request);
+    keep(request, job);
 }

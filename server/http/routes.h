@@ -1,7 +1,7 @@
 /*
  * routes.h - what the daemon answers: one row per route, and the handlers behind them.
  *
- * Handlers know requests, jobs and JSON; they do not know libmicrohttpd. All run on the HTTP thread and must not block,
+ * Handlers know requests, jobs and JSON; they do not know libmicrohttpd. All run on an HTTP thread and must not block,
  * except `finish`, which runs on a worker.
  */
 #ifndef SERVER_HTTP_ROUTES_H
@@ -13,18 +13,31 @@
 
 enum outcome {
     OUTCOME_REPLY, /* the reply is in the request */
-    OUTCOME_WORK   /* request->job waits to be pushed (room for it is reserved); `finish` writes the reply */
+    OUTCOME_WORK,  /* request->job waits to be pushed (room for it is reserved); `finish` writes the reply */
+    OUTCOME_LOAD   /* request->load_id has to be brought into memory first (request->wish); then it is handled anew */
 };
 
 /* Whether the reply can be a picture instead of JSON, and which it is when the client does not say. */
 enum pictures { PICTURES_NONE, PICTURES_POSSIBLE, PICTURES_PREFERRED };
 
+/* Which model a request is for, to be found in memory or brought there before it is handled. */
+enum model_source { MODEL_NONE, MODEL_IN_QUERY, MODEL_IN_PATH };
+
+/* How an error is told. */
+enum error_style {
+    ERRORS_WITH_CODE, /* {"error":{"code":...,"message":...}} */
+    ERRORS_PLAIN      /* {"error":"..."}, as the Open Inference Protocol and Hugging Face have it */
+};
+
 struct route {
     const char *name;     /* for metrics and the log */
     const char *method;   /* GET also serves HEAD */
-    const char *path;     /* {name} stands for one segment */
+    const char *path;     /* {name} and {version} stand for one segment each */
+    enum role role;       /* that a key needs; ROLE_ADMIN: the route is only there with config.access.admin */
     bool takes_images;    /* has a body and a query; otherwise both are ignored */
     bool needs_models;    /* answers 503 while they load */
+    enum model_source model;
+    enum error_style errors;
     unsigned parameters;  /* bits 1 << parameter_id: those allowed in the query */
     bool explains;        /* an explanation is what it is for */
     enum pictures pictures;
@@ -35,11 +48,15 @@ struct route {
 /* All of them, in the order in which a 404 lists them. */
 const struct route *routes_table(size_t *count);
 
-/* Everything that can be refused once the header is in: sets request->route, and request->problem to what is wrong. */
+/* Everything that can be refused, or answered (request->status), once the header is in: sets request->route, and
+ * request->problem to what is wrong. */
 void routes_admit(struct request *request);
 
 /* Once the body is in and nothing was wrong. */
 enum outcome routes_handle(struct request *request);
+
+/* The loader has done what was asked of it; takes the model over. */
+void routes_loaded(struct request *request, struct model *model, vit_status status, const vit_error *error);
 
 /* The job is done: writes the reply. */
 void routes_finish(struct request *request, const struct job *job);

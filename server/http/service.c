@@ -7,6 +7,25 @@
 #include "server/http/handlers.h"
 #include "server/http/web/web.h"
 
+/* ---- settings ---- */
+
+struct settings *service_settings(struct service *service)
+{
+    pthread_mutex_lock(&service->mutex);
+    struct settings *settings = settings_ref(service->settings);
+    pthread_mutex_unlock(&service->mutex);
+    return settings;
+}
+
+void service_set_settings(struct service *service, struct settings *settings)
+{
+    pthread_mutex_lock(&service->mutex);
+    struct settings *old = service->settings;
+    service->settings = settings;
+    pthread_mutex_unlock(&service->mutex);
+    settings_unref(old);
+}
+
 /* ---- the page ---- */
 
 static bool make_nonce(char nonce[33])
@@ -71,13 +90,56 @@ enum outcome handle_readyz(struct request *request)
 enum outcome handle_metrics(struct request *request)
 {
     struct service *service = request->service;
-    size_t length = 0, depth = atomic_load(&service->ready) ? queue_depth(service->queue) : 0;
-    char *text = metrics_render(service->metrics, depth, &length);
+    struct queue_state queue;
+    size_t length = 0;
+    queue_look(service->queue, &queue);
+    const struct cache_stats cache = cache_stats(service->cache);
+    const struct metrics_gauges gauges = {
+        .queue_depth = queue.waiting,
+        .queue_bytes = queue.bytes,
+        .models_bytes = registry_bytes(service->registry),
+        .cache_entries = cache.entries,
+        .cache_bytes = cache.bytes,
+    };
+    char *text = metrics_render(service->metrics, &gauges, &length);
     if (text)
         strbuf_add(&request->reply, text, length);
     else
         request->reply.failed = true;
     free(text);
     request->reply_type = "text/plain; version=0.0.4; charset=utf-8";
+    return OUTCOME_REPLY;
+}
+
+/* ---- for those who look into it ---- */
+
+static void put_workers(struct strbuf *out, const struct workers *workers)
+{
+    static const char *const names[] = {
+        [QUEUE_STOP] = "idle", [QUEUE_DECODE] = "decoding", [QUEUE_RUN] = "running", [QUEUE_HELP] = "helping"};
+    const int64_t now = job_clock_us();
+    struct worker_state state;
+    strbuf_text(out, ",\"workers\":[");
+    for (size_t i = 0; workers_look(workers, i, &state); i++)
+        strbuf_printf(out, "%s{\"doing\":\"%s\",\"for_ms\":%.1f}", i ? "," : "", names[state.work],
+                      state.work == QUEUE_STOP ? 0 : (double)(now - state.since_us) / 1e3);
+    strbuf_text(out, "]");
+}
+
+enum outcome handle_debug_queue(struct request *request)
+{
+    struct service *service = request->service;
+    struct strbuf *out = &request->reply;
+    const struct config *config = &request->settings->config;
+    struct queue_state queue;
+    queue_look(service->queue, &queue);
+    strbuf_printf(out, "{\"waiting\":%zu,\"capacity\":%d,\"bytes\":%zu,\"max_bytes\":%lld", queue.waiting,
+                  config->batching.max_queue_size, queue.bytes, config->batching.max_queue_bytes);
+    strbuf_printf(out, ",\"pending\":{\"normal\":%zu,\"low\":%zu},\"decoding\":%zu,\"ready\":%zu",
+                  queue.pending[PRIORITY_NORMAL], queue.pending[PRIORITY_LOW], queue.decoding, queue.ready);
+    strbuf_printf(out, ",\"image_ms\":%.3f,\"retry_after_s\":%u", queue.image_seconds * 1e3,
+                  queue_retry_after(service->queue));
+    put_workers(out, service->workers);
+    strbuf_text(out, "}");
     return OUTCOME_REPLY;
 }

@@ -1,21 +1,35 @@
-/* service.h - what the handlers serve from: borrowed from daemon.c, which fills in the rest before it says `ready`. */
+/* service.h - what the handlers serve from. daemon.c makes it, and says `ready` when the models are there. */
 #ifndef SERVER_HTTP_SERVICE_H
 #define SERVER_HTTP_SERVICE_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 
-#include "server/config.h"
+#include "server/cache.h"
 #include "server/metrics.h"
-#include "server/registry.h"
+#include "server/models/loader.h"
+#include "server/models/registry.h"
+#include "server/settings.h"
 #include "server/work/queue.h"
+#include "server/work/workers.h"
 
 struct service {
-    const struct config *config;
     struct metrics *metrics;
-    atomic_bool ready;         /* set once, after the registry is filled and the queue is there */
-    atomic_bool draining;      /* set once */
-    struct registry *registry; /* its entries: only when ready */
-    struct queue *queue;       /* only when ready */
+    struct registry *registry;
+    struct loader *loader;
+    struct queue *queue;
+    struct workers *workers;
+    struct cache *cache;
+    atomic_bool ready;    /* set once, after the registry is filled */
+    atomic_bool draining; /* set once */
+
+    pthread_mutex_t mutex; /* protects settings, the pointer */
+    struct settings *settings;
 };
+
+/* The settings in force, with a reference. Thread-safe. */
+struct settings *service_settings(struct service *service);
+/* Puts others, whose reference is taken over, in force. */
+void service_set_settings(struct service *service, struct settings *settings);
 
 #endif

@@ -17,6 +17,7 @@
 #include "vit.h"
 
 struct job;
+struct model;
 
 enum image_state { IMAGE_PENDING, IMAGE_READY, IMAGE_DONE, IMAGE_FAILED };
 
@@ -30,11 +31,15 @@ enum image_failure {
     FAILURE_CLIENT_GONE
 };
 
+enum job_priority { PRIORITY_NORMAL, PRIORITY_LOW, PRIORITY_COUNT };
+
 struct job_image {
     struct job *job;
     struct job_image *next;      /* in the queue's list */
     const uint8_t *bytes;        /* [length], inside job->body; NULL when that is gone */
     size_t length;
+    size_t width, height;        /* of bytes that are RGB pixels [height, width, 3]; 0: an encoded picture */
+    bool is_tensor;              /* bytes are float [3, H, W], as preprocessing would have made it */
     enum image_state state;
     enum image_failure failure;
     vit_status status;
@@ -51,7 +56,9 @@ struct job_image {
 
 struct job {
     /* set by the HTTP side before the push, constant afterwards */
-    size_t model;                /* index in the registry */
+    struct model *model;         /* borrowed */
+    enum job_priority priority;
+    size_t max_pixels;           /* of a picture */
     uint8_t *body;               /* owned; NULL once every image is decoded, but with keep_body */
     size_t body_length;
     bool without_image;          /* its one image has no bytes: it waits for its turn, and `done` does the work */

@@ -1,22 +1,23 @@
 /*
  * queue.c - the scheduling policy of the daemon, in one function: choose().
  *
- * The HTTP thread pushes jobs; every worker runs the same loop: take, do, take again. There are two kinds of waiting
- * images: pending ones (bytes, one list over all models) and ready ones (tensors, one list per model). A worker takes,
- * in this order,
+ * The HTTP threads push jobs; every worker runs the same loop: take, do, take again. There are two kinds of waiting
+ * images: pending ones (bytes, one list for each priority, over all models) and ready ones (tensors, in the lane of
+ * their model). A worker takes, in this order,
  *
  *   1. a full batch, if a model has one ready: the cheapest way to serve many;
  *   2. a partial batch whose oldest image has waited max_delay_us: steady uploads must not starve it;
- *   3. the next pending image, to decode it: batches grow while there is something to decode;
+ *   3. the next pending image, to decode it: batches grow while there is something to decode. Those of low priority come
+ *      when there are no others;
  *   4. a partial batch, since nothing is left to decode and waiting could only add latency;
  *   5. a part in another worker's run, if that one has called for help: an image alone is answered by all cores.
  *
  * When nothing is pending, the images at hand are shared evenly among the workers that are free or about to be (those
  * decoding now): with idle cores, two batches of four finish earlier than one of eight.
  *
- * All lists are FIFO, so a model's images run in the order in which they became ready. A ready list cannot grow without
+ * All lists are FIFO, so a model's images run in the order in which they became ready. A lane cannot grow without
  * bound: whoever takes prefers full batches, so it holds at most max_batch - 1 images plus one per worker decoding, and
- * what a split left behind.
+ * what a split left behind. Lanes come and go with their models: the queue knows those that have something ready.
  *
  * One mutex protects every field below it; the condition is signalled when there is more to do than workers awake.
  * Nothing is ready and nothing pending whenever a worker sleeps, so no timed wait is needed.
@@ -28,24 +29,30 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "server/work/model.h"
+
 struct list {
     struct job_image *first, *last;
     size_t count;
 };
 
 struct queue {
-    struct queue_limits limits; /* constant */
+    size_t workers;             /* constant */
     pthread_mutex_t mutex;
     pthread_cond_t work;
+    size_t capacity;            /* images */
     size_t waiting;             /* images with room reserved */
     size_t idle, decoding;      /* workers */
     struct team *calling;       /* for so many more of the idle workers */
     size_t called;
     bool closed;
     double image_seconds;       /* moving average of queue_record_cost(), 0 before the first */
+    struct list pending[PRIORITY_COUNT];
+    struct lane *lanes;         /* that have something ready */
+    size_t ready;               /* images in them */
+
     atomic_bool has_work;       /* something is pending or ready; read without the mutex */
-    struct list pending;
-    struct list ready[];        /* [models] */
+    atomic_size_t bytes, max_bytes; /* without the mutex, too */
 };
 
 static void append(struct list *list, struct job_image *image)
@@ -70,27 +77,65 @@ static struct job_image *take_first(struct list *list)
     return image;
 }
 
-static bool anything_ready(const struct queue *queue)
+/* ---- lanes ---- */
+
+static void append_ready(struct queue *queue, struct lane *lane, struct job_image *image)
 {
-    for (size_t i = 0; i < queue->limits.models; i++)
-        if (queue->ready[i].count)
-            return true;
-    return false;
+    image->next = NULL;
+    if (lane->last)
+        lane->last->next = image;
+    else
+        lane->first = image;
+    lane->last = image;
+    queue->ready++;
+    if (lane->count++)
+        return;
+    lane->previous = NULL;
+    lane->next = queue->lanes;
+    if (lane->next)
+        lane->next->previous = lane;
+    queue->lanes = lane;
+}
+
+static struct job_image *take_ready(struct queue *queue, struct lane *lane)
+{
+    struct job_image *image = lane->first;
+    lane->first = image->next;
+    image->next = NULL;
+    queue->ready--;
+    if (--lane->count)
+        return image;
+    lane->last = NULL;
+    if (lane->previous)
+        lane->previous->next = lane->next;
+    else
+        queue->lanes = lane->next;
+    if (lane->next)
+        lane->next->previous = lane->previous;
+    return image;
+}
+
+/* ---- life ---- */
+
+static bool anything_pending(const struct queue *queue)
+{
+    return queue->pending[PRIORITY_NORMAL].count || queue->pending[PRIORITY_LOW].count;
 }
 
 static void note_work(struct queue *queue)
 {
-    atomic_store_explicit(&queue->has_work, queue->pending.count > 0 || anything_ready(queue), memory_order_relaxed);
+    atomic_store_explicit(&queue->has_work, anything_pending(queue) || queue->ready, memory_order_relaxed);
 }
 
-struct queue *queue_create(const struct queue_limits *limits)
+struct queue *queue_create(size_t workers, const struct queue_limits *limits)
 {
-    struct queue *queue = calloc(1, sizeof *queue + limits->models * sizeof queue->ready[0]);
+    struct queue *queue = calloc(1, sizeof *queue);
     if (!queue)
         return NULL;
-    queue->limits = *limits;
+    queue->workers = workers;
     pthread_mutex_init(&queue->mutex, NULL);
     pthread_cond_init(&queue->work, NULL);
+    queue_set_limits(queue, limits);
     return queue;
 }
 
@@ -103,14 +148,39 @@ void queue_free(struct queue *queue)
     free(queue);
 }
 
-bool queue_reserve(struct queue *queue, size_t count)
+void queue_set_limits(struct queue *queue, const struct queue_limits *limits)
 {
     pthread_mutex_lock(&queue->mutex);
-    bool fits = count <= queue->limits.capacity - queue->waiting;
-    if (fits)
+    queue->capacity = limits->capacity;
+    atomic_store_explicit(&queue->max_bytes, limits->max_bytes, memory_order_relaxed);
+    pthread_mutex_unlock(&queue->mutex);
+}
+
+/* ---- room ---- */
+
+/* Low priority leaves half of the room to the others; where there is room for one only, they share it. */
+static bool fits(const struct queue *queue, size_t count, enum job_priority priority)
+{
+    const size_t capacity = priority == PRIORITY_LOW ? (queue->capacity + 1) / 2 : queue->capacity;
+    return queue->waiting <= capacity && count <= capacity - queue->waiting;
+}
+
+bool queue_has_room(struct queue *queue, enum job_priority priority)
+{
+    pthread_mutex_lock(&queue->mutex);
+    const bool room = fits(queue, 1, priority);
+    pthread_mutex_unlock(&queue->mutex);
+    return room;
+}
+
+bool queue_reserve(struct queue *queue, size_t count, enum job_priority priority)
+{
+    pthread_mutex_lock(&queue->mutex);
+    const bool room = fits(queue, count, priority);
+    if (room)
         queue->waiting += count;
     pthread_mutex_unlock(&queue->mutex);
-    return fits;
+    return room;
 }
 
 void queue_unreserve(struct queue *queue, size_t count)
@@ -120,13 +190,27 @@ void queue_unreserve(struct queue *queue, size_t count)
     pthread_mutex_unlock(&queue->mutex);
 }
 
+bool queue_hold_bytes(struct queue *queue, size_t count)
+{
+    const size_t before = atomic_fetch_add_explicit(&queue->bytes, count, memory_order_relaxed);
+    if (before + count <= atomic_load_explicit(&queue->max_bytes, memory_order_relaxed))
+        return true;
+    queue_release_bytes(queue, count);
+    return false;
+}
+
+void queue_release_bytes(struct queue *queue, size_t count)
+{
+    atomic_fetch_sub_explicit(&queue->bytes, count, memory_order_relaxed);
+}
+
 void queue_push(struct queue *queue, struct job *job)
 {
     /* the job may be finished and freed as soon as the mutex is released */
     pthread_mutex_lock(&queue->mutex);
     size_t count = job->image_count;
     for (size_t i = 0; i < count; i++)
-        append(&queue->pending, &job->images[i]);
+        append(&queue->pending[job->priority], &job->images[i]);
     note_work(queue);
     size_t wake = count < queue->idle ? count : queue->idle;
     while (wake--)
@@ -134,35 +218,30 @@ void queue_push(struct queue *queue, struct job *job)
     pthread_mutex_unlock(&queue->mutex);
 }
 
-/* The model whose batch should run now, or NULL: then decode, if anything is pending. */
-static struct list *choose(struct queue *queue, int64_t now_us)
+/* The lane whose batch should run now, or NULL: then decode, if anything is pending. */
+static struct lane *choose(struct queue *queue, int64_t now_us)
 {
-    struct list *full = NULL, *oldest = NULL;
-    for (size_t i = 0; i < queue->limits.models; i++) {
-        struct list *list = &queue->ready[i];
-        if (!list->count)
-            continue;
-        if (!oldest || list->first->ready_us < oldest->first->ready_us)
-            oldest = list;
-        if (list->count >= queue->limits.max_batch && (!full || list->first->ready_us < full->first->ready_us))
-            full = list;
+    struct lane *full = NULL, *oldest = NULL;
+    for (struct lane *lane = queue->lanes; lane; lane = lane->next) {
+        if (!oldest || lane->first->ready_us < oldest->first->ready_us)
+            oldest = lane;
+        if (lane->count >= lane->max_batch && (!full || lane->first->ready_us < full->first->ready_us))
+            full = lane;
     }
     if (full)
         return full;
-    if (oldest && queue->pending.count && now_us - oldest->first->ready_us < queue->limits.max_delay_us)
+    if (oldest && anything_pending(queue) && now_us - oldest->first->ready_us < oldest->max_delay_us)
         return NULL;
     return oldest;
 }
 
-/* How many images of the list this worker takes: a batch, or its share when others have nothing else to do. */
-static size_t share_of(const struct queue *queue, const struct list *list)
+/* How many images of the lane this worker takes: a batch, or its share when others have nothing else to do. */
+static size_t share_of(const struct queue *queue, const struct lane *lane)
 {
-    size_t count = list->count < queue->limits.max_batch ? list->count : queue->limits.max_batch;
-    if (queue->pending.count)
+    size_t count = lane->count < lane->max_batch ? lane->count : lane->max_batch;
+    if (anything_pending(queue))
         return count;
-    size_t images = queue->decoding;
-    for (size_t i = 0; i < queue->limits.models; i++)
-        images += queue->ready[i].count;
+    size_t images = queue->decoding + queue->ready;
     size_t workers = 1 + queue->idle + queue->decoding;
     size_t share = (images + workers - 1) / workers;
     return share < count ? share : count;
@@ -170,7 +249,7 @@ static size_t share_of(const struct queue *queue, const struct list *list)
 
 static void wait_for_work(struct queue *queue)
 {
-    while (!queue->pending.count && !anything_ready(queue) && !queue->closed && !queue->called) {
+    while (!anything_pending(queue) && !queue->ready && !queue->closed && !queue->called) {
         queue->idle++;
         pthread_cond_wait(&queue->work, &queue->mutex);
         queue->idle--;
@@ -180,15 +259,16 @@ static void wait_for_work(struct queue *queue)
 /* With the mutex held, and work that is not 5. in the list above. */
 static enum queue_work take(struct queue *queue, struct queue_task *task)
 {
-    struct list *batch = choose(queue, job_clock_us());
-    if (batch) {
-        for (size_t share = share_of(queue, batch); task->count < share; task->count++)
-            task->images[task->count] = take_first(batch);
+    struct lane *lane = choose(queue, job_clock_us());
+    if (lane) {
+        for (size_t share = share_of(queue, lane); task->count < share; task->count++)
+            task->images[task->count] = take_ready(queue, lane);
         queue->waiting -= task->count;
         return QUEUE_RUN;
     }
-    if (queue->pending.count) {
-        task->images[task->count++] = take_first(&queue->pending);
+    if (anything_pending(queue)) {
+        const bool normal = queue->pending[PRIORITY_NORMAL].count > 0;
+        task->images[task->count++] = take_first(&queue->pending[normal ? PRIORITY_NORMAL : PRIORITY_LOW]);
         queue->decoding++;
         return QUEUE_DECODE;
     }
@@ -208,7 +288,7 @@ enum queue_work queue_take(struct queue *queue, struct queue_task *task)
         team_join(task->team);
     }
     note_work(queue);
-    if (queue->idle && (queue->pending.count || anything_ready(queue)))
+    if (queue->idle && (anything_pending(queue) || queue->ready))
         pthread_cond_signal(&queue->work);
     pthread_mutex_unlock(&queue->mutex);
     return work;
@@ -217,7 +297,7 @@ enum queue_work queue_take(struct queue *queue, struct queue_task *task)
 size_t queue_call(struct queue *queue, struct team *team)
 {
     pthread_mutex_lock(&queue->mutex);
-    const bool free_hands = queue->idle && !queue->called && !queue->pending.count && !anything_ready(queue);
+    const bool free_hands = queue->idle && !queue->called && !anything_pending(queue) && !queue->ready;
     const size_t called = free_hands ? queue->idle : 0;
     if (called) {
         queue->calling = team;
@@ -246,7 +326,7 @@ void queue_ready(struct queue *queue, struct job_image *image)
 {
     pthread_mutex_lock(&queue->mutex);
     queue->decoding--;
-    append(&queue->ready[image->job->model], image);
+    append_ready(queue, &image->job->model->lane, image);
     note_work(queue);
     pthread_mutex_unlock(&queue->mutex);
 }
@@ -272,19 +352,26 @@ void queue_record_cost(struct queue *queue, double seconds)
 unsigned queue_retry_after(struct queue *queue)
 {
     pthread_mutex_lock(&queue->mutex);
-    double seconds = ceil((double)queue->waiting * queue->image_seconds / (double)queue->limits.workers);
+    double seconds = ceil((double)queue->waiting * queue->image_seconds / (double)queue->workers);
     pthread_mutex_unlock(&queue->mutex);
     if (seconds < 1)
         return 1;
     return seconds > 3600 ? 3600 : (unsigned)seconds;
 }
 
-size_t queue_depth(struct queue *queue)
+void queue_look(struct queue *queue, struct queue_state *state)
 {
     pthread_mutex_lock(&queue->mutex);
-    size_t depth = queue->waiting;
+    *state = (struct queue_state){
+        .waiting = queue->waiting,
+        .pending = {queue->pending[PRIORITY_NORMAL].count, queue->pending[PRIORITY_LOW].count},
+        .decoding = queue->decoding,
+        .ready = queue->ready,
+        .idle = queue->idle,
+        .bytes = atomic_load_explicit(&queue->bytes, memory_order_relaxed),
+        .image_seconds = queue->image_seconds,
+    };
     pthread_mutex_unlock(&queue->mutex);
-    return depth;
 }
 
 void queue_close(struct queue *queue)

@@ -30,6 +30,7 @@ struct team {
     _Atomic size_t finished; /* parts of this loop */
 
     atomic_bool open;
+    _Atomic size_t scratch; /* bytes */
     _Atomic size_t inside; /* helpers that joined and have not left */
 
     pthread_mutex_t mutex;
@@ -121,8 +122,9 @@ static void run_loop(void *context, size_t parts, part_function *part, void *arg
 
 /* ---- leading ---- */
 
-void team_open(struct team *team, vit_team *lent)
+void team_open(struct team *team, vit_team *lent, size_t scratch)
 {
+    atomic_store(&team->scratch, scratch);
     atomic_store(&team->open, true);
     *lent = (struct vit_team){.threads = 1, .run = run_loop, .context = team};
 }
@@ -167,6 +169,16 @@ void team_join(struct team *team)
     atomic_fetch_add(&team->inside, 1);
 }
 
+size_t team_scratch(const struct team *team)
+{
+    return atomic_load(&team->scratch);
+}
+
+void team_leave(struct team *team)
+{
+    atomic_fetch_sub_explicit(&team->inside, 1, memory_order_release);
+}
+
 void team_help(struct team *team, void *scratch, bool (*leave)(void *context), void *context)
 {
     for (size_t idle = 0; atomic_load(&team->open); idle++) {
@@ -179,5 +191,5 @@ void team_help(struct team *team, void *scratch, bool (*leave)(void *context), v
         if ((idle >= SPINS || idle % SPINS_BETWEEN_LOOKS == 0) && leave != NULL && leave(context))
             break;
     }
-    atomic_fetch_sub_explicit(&team->inside, 1, memory_order_release);
+    team_leave(team);
 }

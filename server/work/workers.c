@@ -1,15 +1,17 @@
 /*
  * workers.c - one pool runs both stages of an image, so that no core is idle while another has too much to do.
  *
- * Each thread owns one vit_session per model and scratch for one batch; images reach it through queue_take() only, and
- * while it holds one, nobody else touches it. A job's images may be with several threads at once: they share only the
- * two atomic counters of the job. Whoever brings `unfinished` to zero calls job->done and must not look at the job
- * again. Before each of the two stages an image whose deadline has passed or whose client has left is dropped.
+ * Worker i runs each model in that model's session i, and has scratch for one batch of its own; images reach it through
+ * queue_take() only, and while it holds one, nobody else touches it. A job's images may be with several threads at once:
+ * they share only the two atomic counters of the job. Whoever brings `unfinished` to zero calls job->done and must not look
+ * at the job, or at its model, again. Before each of the two stages an image whose deadline has passed or whose client has
+ * left is dropped.
  */
 #include "server/work/workers.h"
 
 #include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,22 +20,21 @@
 
 struct worker {
     struct workers *pool;
+    size_t index;
     pthread_t thread;
-    vit_session **sessions;    /* [models] */
     struct team *team;         /* this worker leads it */
-    void *scratch;             /* for helping in others, whatever the model */
-    struct queue_task task;    /* its images [max_batch] */
-    vit_item *items;           /* [max_batch] */
+    void *scratch;             /* for helping in others [scratch_bytes] */
+    size_t scratch_bytes;
+    struct job_image *images[QUEUE_MAX_BATCH];
+    vit_item items[QUEUE_MAX_BATCH];
+    atomic_int work;           /* enum queue_work; QUEUE_STOP: none */
+    atomic_int_fast64_t since_us;
 };
 
 struct workers {
-    struct workers_setup setup;
-    size_t started;            /* threads to join */
-    pthread_mutex_t mutex;     /* protects the three below */
-    pthread_cond_t warmed;
-    size_t warm;               /* threads that finished their warm-up, well or not */
-    vit_status status;         /* the first failure of a warm-up */
-    vit_error error;
+    struct queue *queue;
+    struct metrics *metrics;
+    size_t count;
     struct worker threads[];
 };
 
@@ -96,18 +97,33 @@ static bool allocate_results(struct job_image *image, const vit_model_info *info
            (!job->map_floats || image->map) && (!job->want_distances || image->distances);
 }
 
-static bool decode_and_preprocess(const struct worker *worker, struct job_image *image)
+/* The picture in the bytes: decoded, or there already. */
+static vit_status take_picture(vit_image *picture, struct job_image *image, const vit_preprocess *draft)
 {
-    const struct registry_entry *entry = &worker->pool->setup.registry->entries[image->job->model];
-    const vit_model_info *info = vit_model_describe(entry->model);
+    if (!image->width)
+        return vit_preprocess_decode(draft, picture, image->bytes, image->length, image->job->max_pixels, &image->error);
+    *picture = (vit_image){.width = image->width, .height = image->height, .pixels = malloc(image->length)};
+    if (!picture->pixels)
+        return fail(&image->error, VIT_ERR_NO_MEMORY, "out of memory");
+    memcpy(picture->pixels, image->bytes, image->length);
+    return VIT_OK;
+}
+
+static bool decode_and_preprocess(struct job_image *image)
+{
+    const struct model *model = image->job->model;
+    const vit_model_info *info = vit_model_describe(model->vit);
     if (!allocate_results(image, info)) {
         fail(&image->error, VIT_ERR_NO_MEMORY, "out of memory");
         set_failed(image, FAILURE_INTERNAL, VIT_ERR_NO_MEMORY);
         return false;
     }
+    if (image->is_tensor) {
+        memcpy(image->pixels, image->bytes, image->length);
+        return true;
+    }
     vit_image picture = {0};
-    vit_status status = vit_preprocess_decode(entry->draft ? info->preprocess : NULL, &picture, image->bytes, image->length,
-                                              worker->pool->setup.max_pixels, &image->error);
+    vit_status status = take_picture(&picture, image, model->draft ? info->preprocess : NULL);
     enum image_failure failure = FAILURE_IMAGE;
     if (status == VIT_OK) {
         failure = FAILURE_PREPROCESS;
@@ -135,27 +151,27 @@ static void release_bytes(struct job_image *image)
 static void decode(struct worker *worker, struct job_image *image)
 {
     struct job *job = image->job;
-    struct metrics *metrics = worker->pool->setup.metrics;
+    struct metrics *metrics = worker->pool->metrics;
     int64_t start = job_clock_us();
     image->queue_ms = (double)(start - job->accepted_us) / 1e3;
     bool usable = !is_stale(image, start);
     if (usable && job->without_image)
         image->state = IMAGE_DONE;
     else
-        usable = usable && decode_and_preprocess(worker, image);
+        usable = usable && decode_and_preprocess(image);
     image->ready_us = job_clock_us();
     release_bytes(image);
     if (!usable || job->without_image) {
-        struct queue *queue = worker->pool->setup.queue;
+        struct queue *queue = worker->pool->queue;
         queue_dropped(queue);
         finish(image); /* without an image, all the work is here */
         queue_record_cost(queue, (double)(job_clock_us() - start) / 1e6);
         return;
     }
     image->preprocess_ms = (double)(image->ready_us - start) / 1e3;
-    metrics_duration(metrics, DURATION_PREPROCESS, (int)job->model, image->preprocess_ms / 1e3);
+    metrics_duration(metrics, DURATION_PREPROCESS, job->model->metrics, image->preprocess_ms / 1e3);
     image->state = IMAGE_READY;
-    queue_ready(worker->pool->setup.queue, image);
+    queue_ready(worker->pool->queue, image);
 }
 
 /* ---- one batch ---- */
@@ -172,7 +188,7 @@ static size_t prepare_batch(struct worker *worker, struct job_image **images, si
     for (size_t i = 0; i < count; i++) {
         struct job_image *image = images[i];
         if (is_stale(image, now_us)) {
-            queue_record_cost(worker->pool->setup.queue, image->preprocess_ms / 1e3);
+            queue_record_cost(worker->pool->queue, image->preprocess_ms / 1e3);
             finish(image);
             continue;
         }
@@ -194,9 +210,9 @@ static size_t prepare_batch(struct worker *worker, struct job_image **images, si
 static void finish_run(struct worker *worker, struct job_image *image, size_t count, double seconds,
                        const vit_error *error)
 {
-    const struct workers_setup *setup = &worker->pool->setup;
-    metrics_duration(setup->metrics, DURATION_QUEUE, (int)image->job->model, image->queue_ms / 1e3);
-    queue_record_cost(setup->queue, image->preprocess_ms / 1e3 + seconds / (double)count);
+    struct model_metrics *counters = image->job->model->metrics;
+    metrics_duration(worker->pool->metrics, DURATION_QUEUE, counters, image->queue_ms / 1e3);
+    queue_record_cost(worker->pool->queue, image->preprocess_ms / 1e3 + seconds / (double)count);
     image->inference_ms = seconds * 1e3;
     image->batch_size = count;
     if (image->status != VIT_OK) {
@@ -204,7 +220,7 @@ static void finish_run(struct worker *worker, struct job_image *image, size_t co
         set_failed(image, FAILURE_INTERNAL, image->status);
     } else {
         image->state = IMAGE_DONE;
-        metrics_images(setup->metrics, (int)image->job->model, 1);
+        metrics_images(counters, 1);
         if (!image->job->keep_pixels) {
             free(image->pixels);
             image->pixels = NULL;
@@ -214,11 +230,12 @@ static void finish_run(struct worker *worker, struct job_image *image, size_t co
 }
 
 /* Runs worker->items, with whoever has nothing else to do. */
-static vit_status run_together(struct worker *worker, vit_session *session, size_t count, vit_error *error)
+static vit_status run_together(struct worker *worker, const struct model *model, size_t count, vit_error *error)
 {
-    struct queue *queue = worker->pool->setup.queue;
+    vit_session *session = model->sessions[worker->index];
+    struct queue *queue = worker->pool->queue;
     vit_team team;
-    team_open(worker->team, &team);
+    team_open(worker->team, &team, vit_model_scratch(model->vit));
     team.threads += queue_call(queue, worker->team);
     vit_session_set_team(session, team.threads > 1 ? &team : NULL);
     vit_status status = vit_session_run(session, worker->items, count, error);
@@ -230,19 +247,18 @@ static vit_status run_together(struct worker *worker, vit_session *session, size
 
 static void run(struct worker *worker, struct job_image **images, size_t count)
 {
-    const struct workers_setup *setup = &worker->pool->setup;
-    const size_t model = images[0]->job->model;
+    const struct model *model = images[0]->job->model;
     const int64_t start = job_clock_us();
     count = prepare_batch(worker, images, count, start);
     if (!count)
         return;
     vit_error error = {{0}};
-    vit_status status = run_together(worker, worker->sessions[model], count, &error);
+    vit_status status = run_together(worker, model, count, &error);
     const double seconds = (double)(job_clock_us() - start) / 1e6;
-    metrics_batch(setup->metrics, (int)model, count);
-    metrics_duration(setup->metrics, DURATION_INFERENCE, (int)model, seconds);
+    metrics_batch(model->metrics, count, seconds);
+    metrics_duration(worker->pool->metrics, DURATION_INFERENCE, model->metrics, seconds);
     if (status != VIT_OK)
-        log_error("model %s: %s", setup->registry->entries[model].name, error.message);
+        log_error("model %s: %s", model->id, error.message);
     for (size_t i = 0; i < count; i++)
         finish_run(worker, images[i], count, seconds, &error);
 }
@@ -265,144 +281,111 @@ static void run_batch(struct worker *worker, struct job_image **images, size_t c
 
 /* ---- threads ---- */
 
-/* One image faults in the weights and OpenBLAS's buffers, which the first request would otherwise pay for. */
-static vit_status warm_up(struct worker *worker, size_t model, vit_error *err)
+static void help(struct worker *worker, struct team *team)
 {
-    const struct workers_setup *setup = &worker->pool->setup;
-    const vit_model_info *info = vit_model_describe(setup->registry->entries[model].model);
-    vit_status status =
-        vit_session_create(&worker->sessions[model], setup->registry->entries[model].model, setup->max_batch, err);
-    if (status != VIT_OK)
-        return status;
-    float *pixels = calloc(3 * info->image_height * info->image_width, sizeof *pixels);
-    float *logits = floats(info->classes ? info->classes : 1);
-    if (!pixels || !logits)
-        status = fail(err, VIT_ERR_NO_MEMORY, "out of memory");
-    if (status == VIT_OK)
-        status = vit_session_run(worker->sessions[model], &(vit_item){.pixels = pixels, .logits = logits}, 1, err);
-    free(pixels);
-    free(logits);
-    return status;
+    const size_t wanted = team_scratch(team);
+    if (wanted > worker->scratch_bytes) {
+        free(worker->scratch);
+        worker->scratch = aligned_alloc(64, wanted);
+        worker->scratch_bytes = worker->scratch ? wanted : 0;
+    }
+    if (worker->scratch_bytes >= wanted)
+        team_help(team, worker->scratch, queue_has_work, worker->pool->queue);
+    else
+        team_leave(team);
 }
 
-static void *allocate_scratch(const struct registry *registry)
+static void note(struct worker *worker, enum queue_work work)
 {
-    size_t most = 64;
-    for (size_t i = 0; i < registry->count; i++) {
-        const size_t bytes = vit_model_scratch(registry->entries[i].model);
-        most = bytes > most ? bytes : most;
-    }
-    return aligned_alloc(64, most);
-}
-
-static vit_status prepare(struct worker *worker, vit_error *err)
-{
-    const struct workers_setup *setup = &worker->pool->setup;
-    worker->sessions = calloc(setup->registry->count, sizeof(vit_session *));
-    worker->team = team_create();
-    worker->scratch = allocate_scratch(setup->registry);
-    worker->task.images = calloc(setup->max_batch, sizeof(struct job_image *));
-    worker->items = calloc(setup->max_batch, sizeof *worker->items);
-    if (!worker->sessions || !worker->team || !worker->scratch || !worker->task.images || !worker->items)
-        return fail(err, VIT_ERR_NO_MEMORY, "out of memory");
-    for (size_t i = 0; i < setup->registry->count; i++) {
-        vit_error why = {{0}};
-        vit_status status = warm_up(worker, i, &why);
-        if (status != VIT_OK)
-            return fail(err, status, "model %s: %.300s", setup->registry->entries[i].name, why.message);
-    }
-    return VIT_OK;
-}
-
-static void report_warm(struct workers *pool, vit_status status, const vit_error *error)
-{
-    pthread_mutex_lock(&pool->mutex);
-    pool->warm++;
-    if (status != VIT_OK && pool->status == VIT_OK) {
-        pool->status = status;
-        pool->error = *error;
-    }
-    pthread_cond_signal(&pool->warmed);
-    pthread_mutex_unlock(&pool->mutex);
+    atomic_store_explicit(&worker->since_us, job_clock_us(), memory_order_relaxed);
+    atomic_store_explicit(&worker->work, (int)work, memory_order_relaxed);
 }
 
 static void *worker_main(void *argument)
 {
     struct worker *worker = argument;
-    struct queue *queue = worker->pool->setup.queue;
-    vit_error error = {{0}};
+    struct queue_task task = {.images = worker->images};
+    enum queue_work work;
     pthread_setname_np(pthread_self(), "vitd-worker");
-    vit_status status = prepare(worker, &error);
-    report_warm(worker->pool, status, &error);
-
-    enum queue_work work = QUEUE_STOP;
-    do {
-        work = status == VIT_OK ? queue_take(queue, &worker->task) : QUEUE_STOP;
+    while ((work = queue_take(worker->pool->queue, &task)) != QUEUE_STOP) {
+        note(worker, work);
         if (work == QUEUE_DECODE)
-            decode(worker, worker->task.images[0]);
+            decode(worker, task.images[0]);
         else if (work == QUEUE_RUN)
-            run_batch(worker, worker->task.images, worker->task.count);
-        else if (work == QUEUE_HELP)
-            team_help(worker->task.team, worker->scratch, queue_has_work, queue);
-    } while (work != QUEUE_STOP);
-
-    for (size_t i = 0; worker->sessions && i < worker->pool->setup.registry->count; i++)
-        vit_session_free(worker->sessions[i]);
-    free(worker->sessions);
-    team_free(worker->team);
-    free(worker->scratch);
-    free(worker->task.images);
-    free(worker->items);
+            run_batch(worker, task.images, task.count);
+        else
+            help(worker, task.team);
+        note(worker, QUEUE_STOP);
+    }
     return NULL;
 }
 
-static vit_status wait_until_warm(struct workers *pool, vit_error *err)
+static vit_status start_worker(struct workers *pool, vit_error *err)
 {
-    pthread_mutex_lock(&pool->mutex);
-    while (pool->warm < pool->started)
-        pthread_cond_wait(&pool->warmed, &pool->mutex);
-    vit_status status = pool->status;
-    if (status != VIT_OK)
-        *err = pool->error;
-    pthread_mutex_unlock(&pool->mutex);
-    return status;
+    struct worker *worker = &pool->threads[pool->count];
+    *worker = (struct worker){.pool = pool, .index = pool->count, .team = team_create()};
+    if (!worker->team)
+        return fail(err, VIT_ERR_NO_MEMORY, "out of memory");
+    const int error = pthread_create(&worker->thread, NULL, worker_main, worker);
+    if (error) {
+        team_free(worker->team);
+        return fail(err, VIT_ERR_NO_MEMORY, "cannot start worker thread %zu: %s", pool->count + 1, strerror(error));
+    }
+    pool->count++;
+    return VIT_OK;
 }
 
-vit_status workers_start(struct workers **workers, const struct workers_setup *setup, vit_error *err)
+vit_status workers_start(struct workers **workers, struct queue *queue, struct metrics *metrics, size_t threads,
+                         vit_error *err)
 {
-    struct workers *pool = calloc(1, sizeof *pool + setup->threads * sizeof pool->threads[0]);
+    struct workers *pool = calloc(1, sizeof *pool + threads * sizeof pool->threads[0]);
     if (!pool)
         return fail(err, VIT_ERR_NO_MEMORY, "out of memory");
-    pool->setup = *setup;
-    pthread_mutex_init(&pool->mutex, NULL);
-    pthread_cond_init(&pool->warmed, NULL);
+    pool->queue = queue;
+    pool->metrics = metrics;
     vit_status status = VIT_OK;
-    for (size_t i = 0; i < setup->threads && status == VIT_OK; i++) {
-        pool->threads[i].pool = pool;
-        int error = pthread_create(&pool->threads[i].thread, NULL, worker_main, &pool->threads[i]);
-        if (error)
-            status = fail(err, VIT_ERR_NO_MEMORY, "cannot start worker thread %zu: %s", i + 1, strerror(error));
-        else
-            pool->started++;
-    }
+    while (pool->count < threads && status == VIT_OK)
+        status = start_worker(pool, err);
     if (status == VIT_OK)
-        status = wait_until_warm(pool, err);
-    if (status != VIT_OK) {
+        *workers = pool;
+    else
         workers_stop(pool);
-        return status;
-    }
-    *workers = pool;
-    return VIT_OK;
+    return status;
 }
 
 void workers_stop(struct workers *workers)
 {
     if (!workers)
         return;
-    queue_close(workers->setup.queue);
-    for (size_t i = 0; i < workers->started; i++)
+    queue_close(workers->queue);
+    for (size_t i = 0; i < workers->count; i++)
         pthread_join(workers->threads[i].thread, NULL);
-    pthread_cond_destroy(&workers->warmed);
-    pthread_mutex_destroy(&workers->mutex);
+    for (size_t i = 0; i < workers->count; i++) {
+        team_free(workers->threads[i].team);
+        free(workers->threads[i].scratch);
+    }
     free(workers);
+}
+
+/* ---- looking ---- */
+
+bool workers_look(const struct workers *workers, size_t i, struct worker_state *state)
+{
+    if (i >= workers->count)
+        return false;
+    const struct worker *worker = &workers->threads[i];
+    state->work = (enum queue_work)atomic_load_explicit(&worker->work, memory_order_relaxed);
+    state->since_us = atomic_load_explicit(&worker->since_us, memory_order_relaxed);
+    return true;
+}
+
+int64_t workers_longest_us(const struct workers *workers)
+{
+    const int64_t now = job_clock_us();
+    int64_t longest = 0;
+    struct worker_state state;
+    for (size_t i = 0; workers_look(workers, i, &state); i++)
+        if (state.work != QUEUE_STOP && now - state.since_us > longest)
+            longest = now - state.since_us;
+    return longest;
 }

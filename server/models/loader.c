@@ -1,0 +1,390 @@
+/*
+ * loader.c - see loader.h. The mutex protects the list of what is asked and `stopping`; everything else is the thread's.
+ */
+#include "server/models/loader.h"
+
+#include <dirent.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "server/log.h"
+
+struct task {
+    struct task *next;
+    const struct config *config; /* NULL: a wish */
+    loader_applied *applied;
+    enum loader_wish wish;
+    char id[MODEL_ID_BYTES];
+    loader_done *done;
+    void *context;
+};
+
+struct loader {
+    struct registry *registry;
+    struct metrics *metrics;
+    size_t workers;
+    long long max_bytes; /* 0: no bound */
+    pthread_t thread;
+    pthread_mutex_t mutex;
+    pthread_cond_t asked;
+    struct task *first, **last;
+    bool stopping;
+};
+
+static __attribute__((format(printf, 3, 4))) vit_status fail(vit_error *err, vit_status status, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(err->message, sizeof err->message, format, arguments);
+    va_end(arguments);
+    return status;
+}
+
+/* ---- folders ---- */
+
+static uint64_t mix(uint64_t hash, uint64_t value)
+{
+    hash = (hash ^ value) * 0x9E3779B97F4A7C15u;
+    return hash ^ hash >> 29;
+}
+
+/* Which files a folder holds, and in which state; *bytes: the size of the weights in it. The order of the directory does
+ * not count. */
+static uint64_t look_at_folder(const char *path, size_t *bytes)
+{
+    uint64_t sum = 0;
+    DIR *folder = opendir(path);
+    *bytes = 0;
+    for (const struct dirent *entry; folder && (entry = readdir(folder));) {
+        struct stat status;
+        const char *dot = strrchr(entry->d_name, '.');
+        if (entry->d_name[0] == '.' || fstatat(dirfd(folder), entry->d_name, &status, 0) < 0)
+            continue;
+        uint64_t hash = mix(mix(0, (uint64_t)status.st_dev), (uint64_t)status.st_ino);
+        hash = mix(mix(hash, (uint64_t)status.st_size), (uint64_t)status.st_mtim.tv_sec);
+        hash = mix(hash, (uint64_t)status.st_mtim.tv_nsec);
+        for (const char *p = entry->d_name; *p; p++)
+            hash = mix(hash, (unsigned char)*p);
+        sum += hash;
+        if (dot && strcmp(dot, ".safetensors") == 0)
+            *bytes += (size_t)status.st_size;
+    }
+    if (folder)
+        closedir(folder);
+    return sum;
+}
+
+/* ---- opening ---- */
+
+static void tell(struct metrics *metrics, const struct model *model, const struct config_model *configured)
+{
+    char labels[512];
+    const vit_model_info *info = vit_model_describe(model->vit);
+    const vit_dtype dtype = model_options(configured).dtype;
+    snprintf(labels, sizeof labels,
+             "architecture=\"%.40s\",layout=\"%.40s\",dtype=\"%.20s\",image_size=\"%zux%zu\",classes=\"%zu\","
+             "parameters=\"%llu\"",
+             info->architecture, info->layout, info->dtype, info->image_height, info->image_width, info->classes,
+             (unsigned long long)info->parameters);
+    metrics_set_model_info(metrics, model->metrics, labels);
+    log_info("model %s: %s, %zux%zu, %zu classes, %s%s, %.0f MB", model->id, info->architecture, info->image_width,
+             info->image_height, info->classes, info->dtype, model->draft ? ", draft" : "", (double)model->bytes / 1e6);
+    if (dtype != VIT_DTYPE_FP32 && !vit_dtype_is_fast(dtype)) /* they are for speed: say so where they bring none */
+        log_warn("model %s: this CPU has no instructions for %s, which is slower than fp32 then", model->id,
+                 vit_dtype_name(dtype));
+}
+
+static void unloaded(struct loader *loader, const char *id, const char *why)
+{
+    metrics_set_model_info(loader->metrics, metrics_model(loader->metrics, id), NULL);
+    log_info("model %s: unloaded%s", id, why);
+}
+
+/* Whether `wanted` bytes fit beside what is in memory, `own` of it not counted; lazy models but `id` make room. */
+static bool make_room(struct loader *loader, const char *id, size_t own, size_t wanted)
+{
+    char evicted[MODEL_ID_BYTES];
+    const unsigned long long max = (unsigned long long)loader->max_bytes;
+    while (max && registry_bytes(loader->registry) - own + wanted > max) {
+        if (!registry_evict(loader->registry, id, evicted))
+            return false;
+        unloaded(loader, evicted, ", others need its memory");
+    }
+    return true;
+}
+
+static vit_status over_budget(const struct loader *loader, const struct listed *line, vit_error *err)
+{
+    return fail(err, VIT_ERR_NO_MEMORY, "model %s: its %zu bytes are more than others leave of model_memory_bytes, %lld",
+                line->id, line->model->bytes, loader->max_bytes);
+}
+
+/* Opens what a line of the list says. */
+static vit_status open_line(struct loader *loader, struct listed *line, vit_error *err)
+{
+    size_t files;
+    line->fingerprint = look_at_folder(line->configured.path, &files);
+    vit_status status = model_open(&line->model, &line->configured, loader->workers, loader->metrics, err);
+    if (status != VIT_OK)
+        return status;
+    line->state = MODEL_READY;
+    line->bytes = line->model->bytes;
+    tell(loader->metrics, line->model, &line->configured);
+    return VIT_OK;
+}
+
+/* ---- one model ---- */
+
+/* Opens the model of the line anew; the one that was there serves until then. */
+static vit_status load(struct loader *loader, struct listed *line, vit_error *err)
+{
+    size_t files;
+    struct model *old = line->model;
+    const size_t own = old ? old->bytes : 0;
+    look_at_folder(line->configured.path, &files);
+    make_room(loader, line->id, own, line->bytes ? line->bytes : files); /* as far as is known before */
+    if (!old)
+        registry_set(loader->registry, line->id, MODEL_LOADING, NULL, 0, NULL);
+    line->model = NULL;
+    vit_status status = open_line(loader, line, err);
+    if (status == VIT_OK && !make_room(loader, line->id, own, line->bytes))
+        status = over_budget(loader, line, err);
+    if (status == VIT_OK) {
+        registry_set(loader->registry, line->id, MODEL_READY, model_ref(line->model), line->fingerprint, NULL);
+    } else {
+        if (!old)
+            registry_set(loader->registry, line->id, MODEL_FAILED, NULL, 0, err->message);
+        model_unref(line->model);
+        line->model = NULL;
+    }
+    model_unref(old);
+    return status;
+}
+
+static bool is_changed(const struct listed *line)
+{
+    size_t files;
+    return look_at_folder(line->configured.path, &files) != line->fingerprint;
+}
+
+static vit_status fulfil(struct loader *loader, const struct task *task, struct listed *line, vit_error *err)
+{
+    if (task->wish == LOADER_UNLOAD) {
+        registry_set(loader->registry, line->id, MODEL_UNLOADED, NULL, 0, NULL);
+        unloaded(loader, line->id, "");
+        model_unref(line->model);
+        line->model = NULL;
+        return VIT_OK;
+    }
+    if (line->model && (task->wish == LOADER_LOAD || !is_changed(line)))
+        return VIT_OK;
+    return load(loader, line, err);
+}
+
+static void do_wish(struct loader *loader, const struct task *task)
+{
+    struct listed line;
+    vit_error error = {{0}};
+    if (!registry_look(loader->registry, task->id, &line)) {
+        fail(&error, VIT_ERR_ARGUMENT, "there is no model %s any more", task->id);
+        task->done(task->context, NULL, VIT_ERR_ARGUMENT, &error);
+        return;
+    }
+    const vit_status status = fulfil(loader, task, &line, &error);
+    if (status != VIT_OK)
+        log_error("%s", error.message);
+    struct model *model = status == VIT_OK ? line.model : NULL;
+    if (model)
+        line.model = NULL; /* its reference goes on to who asked */
+    listed_release(&line);
+    task->done(task->context, model, status, &error);
+}
+
+/* ---- all models ---- */
+
+/* What is in memory and has not changed goes on. */
+static bool keep(struct loader *loader, struct listed *line)
+{
+    struct listed old;
+    if (!registry_look(loader->registry, line->id, &old))
+        return false;
+    const bool same = old.model && config_model_equal(&old.configured, &line->configured) && !is_changed(&old);
+    line->bytes = old.bytes;
+    if (same) {
+        line->model = model_ref(old.model);
+        line->state = MODEL_READY;
+        line->fingerprint = old.fingerprint;
+        line->used_us = old.used_us;
+    }
+    listed_release(&old);
+    return same;
+}
+
+static vit_status fill(struct loader *loader, struct listed *list, const struct config *config, size_t *count,
+                       vit_error *err)
+{
+    const unsigned long long max = (unsigned long long)loader->max_bytes;
+    size_t bytes = 0; /* of those that will not make room for others */
+    vit_status status = VIT_OK;
+    for (; status == VIT_OK && *count < config->model_count; ++*count) {
+        struct listed *line = &list[*count];
+        config_model_copy(&line->configured, &config->models[*count]);
+        model_make_id(&line->configured, line->id);
+        if (!keep(loader, line) && !line->configured.lazy)
+            status = open_line(loader, line, err);
+        bytes += line->model && !line->configured.lazy ? line->bytes : 0;
+        if (status == VIT_OK && max && bytes > max)
+            status = over_budget(loader, line, err);
+    }
+    return status;
+}
+
+/* Models that are not in the new list are in memory no more. */
+static void forget_gone(struct loader *loader, const struct listed *old, size_t old_count)
+{
+    for (size_t i = 0; i < old_count; i++) {
+        struct listed line;
+        if (registry_look(loader->registry, old[i].id, &line)) {
+            const bool loaded = line.model != NULL;
+            listed_release(&line);
+            if (loaded)
+                continue;
+        }
+        if (old[i].model)
+            metrics_set_model_info(loader->metrics, old[i].model->metrics, NULL);
+    }
+}
+
+static void apply(struct loader *loader, const struct task *task)
+{
+    const struct config *config = task->config;
+    struct listed *list = calloc(config->model_count + 1, sizeof *list), *old = NULL;
+    size_t count = 0, old_count = 0;
+    vit_error error = {{0}};
+    vit_status status = list ? VIT_OK : fail(&error, VIT_ERR_NO_MEMORY, "out of memory");
+    const long long max_bytes = loader->max_bytes;
+    loader->max_bytes = config->model_memory_bytes;
+    if (status == VIT_OK)
+        status = fill(loader, list, config, &count, &error);
+    if (status == VIT_OK && !(old = registry_list(loader->registry, &old_count)))
+        status = fail(&error, VIT_ERR_NO_MEMORY, "out of memory");
+    if (status == VIT_OK) {
+        registry_replace(loader->registry, list, count);
+        forget_gone(loader, old, old_count);
+        make_room(loader, "", 0, 0);
+    } else {
+        registry_list_free(list, count);
+        loader->max_bytes = max_bytes;
+    }
+    registry_list_free(old, old_count);
+    task->applied(task->context, status, &error);
+}
+
+/* ---- the thread ---- */
+
+static struct task *take(struct loader *loader)
+{
+    pthread_mutex_lock(&loader->mutex);
+    while (!loader->first && !loader->stopping)
+        pthread_cond_wait(&loader->asked, &loader->mutex);
+    struct task *task = loader->stopping ? NULL : loader->first;
+    if (task) {
+        loader->first = task->next;
+        if (!loader->first)
+            loader->last = &loader->first;
+    }
+    pthread_mutex_unlock(&loader->mutex);
+    return task;
+}
+
+static void *loader_main(void *argument)
+{
+    struct loader *loader = argument;
+    pthread_setname_np(pthread_self(), "vitd-loader");
+    for (struct task *task; (task = take(loader)) != NULL;) {
+        if (task->config)
+            apply(loader, task);
+        else
+            do_wish(loader, task);
+        free(task);
+    }
+    return NULL;
+}
+
+struct loader *loader_start(struct registry *registry, struct metrics *metrics, size_t workers)
+{
+    struct loader *loader = calloc(1, sizeof *loader);
+    if (!loader)
+        return NULL;
+    *loader = (struct loader){.registry = registry, .metrics = metrics, .workers = workers};
+    loader->last = &loader->first;
+    pthread_mutex_init(&loader->mutex, NULL);
+    pthread_cond_init(&loader->asked, NULL);
+    if (pthread_create(&loader->thread, NULL, loader_main, loader) == 0)
+        return loader;
+    pthread_cond_destroy(&loader->asked);
+    pthread_mutex_destroy(&loader->mutex);
+    free(loader);
+    return NULL;
+}
+
+/* What nobody will do any more. */
+static void refuse_rest(struct loader *loader)
+{
+    vit_error error = {"the server is shutting down"};
+    for (struct task *task = loader->first, *next; task; task = next) {
+        next = task->next;
+        if (task->config)
+            task->applied(task->context, VIT_ERR_UNSUPPORTED, &error);
+        else
+            task->done(task->context, NULL, VIT_ERR_UNSUPPORTED, &error);
+        free(task);
+    }
+}
+
+void loader_stop(struct loader *loader)
+{
+    if (!loader)
+        return;
+    pthread_mutex_lock(&loader->mutex);
+    loader->stopping = true;
+    pthread_cond_signal(&loader->asked);
+    pthread_mutex_unlock(&loader->mutex);
+    pthread_join(loader->thread, NULL);
+    refuse_rest(loader);
+    pthread_cond_destroy(&loader->asked);
+    pthread_mutex_destroy(&loader->mutex);
+    free(loader);
+}
+
+/* ---- asking ---- */
+
+static bool ask(struct loader *loader, const struct task *wanted)
+{
+    struct task *task = malloc(sizeof *task);
+    if (!task)
+        return false;
+    *task = *wanted;
+    pthread_mutex_lock(&loader->mutex);
+    *loader->last = task;
+    loader->last = &task->next;
+    pthread_cond_signal(&loader->asked);
+    pthread_mutex_unlock(&loader->mutex);
+    return true;
+}
+
+bool loader_apply(struct loader *loader, const struct config *config, loader_applied *done, void *context)
+{
+    return ask(loader, &(struct task){.config = config, .applied = done, .context = context});
+}
+
+bool loader_ask(struct loader *loader, enum loader_wish wish, const char *id, loader_done *done, void *context)
+{
+    struct task task = {.wish = wish, .done = done, .context = context};
+    snprintf(task.id, sizeof task.id, "%s", id);
+    return ask(loader, &task);
+}
