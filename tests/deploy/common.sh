@@ -79,6 +79,8 @@ within() {
     done
 }
 
+started() { grep -q 'listening on' "$1" || ! kill -0 "$pid"; } 2>/dev/null # or ended
+
 # start_vitd LOG ARGUMENT...: sets pid, and port once it is ready
 start_vitd() {
     local log=$1
@@ -86,7 +88,8 @@ start_vitd() {
     "$build/vitd" serve --threads 1 "$@" 2>"$log" &
     pid=$!
     pids+=("$pid")
-    within 30 grep -qs 'listening on' "$log" || die "vitd does not start: $(cat "$log")"
+    within 30 started "$log"
+    grep -q 'listening on' "$log" || die "vitd does not start: $(cat "$log")"
     port=$(sed -n 's|.*listening on http://127\.0\.0\.1:\([0-9]*\).*|\1|p' "$log")
 }
 
