@@ -85,6 +85,7 @@ started() { grep -q 'listening on' "$1" || ! kill -0 "$pid"; } 2>/dev/null # or 
 start_vitd() {
     local log=$1
     shift
+    : >"$log" # here, not only in the child: what an earlier one wrote must not be found
     "$build/vitd" serve --threads 1 "$@" 2>"$log" &
     pid=$!
     pids+=("$pid")
