@@ -43,7 +43,7 @@ FUZZ_BIN   := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/tests/%)
 TEST_HELP  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(TEST_SRC),$(wildcard tests/*.c)))
 SERVER_LIB := $(filter-out $(BUILD)/server/main.o,$(SERVER_OBJ))
 
-.PHONY: all run test test-web bench bench-models bench-vits asan tsan fuzz lint deps install uninstall clean help
+.PHONY: all run test test-web test-deploy bench bench-models bench-vits asan tsan fuzz lint deps install uninstall clean help
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -122,6 +122,11 @@ test-web:  ## install what is missing (chromium), build, and use the page in a r
 	$(call install_missing,$(DEB_BUILD) $(DEB_WEB))
 	@$(MAKE) --no-print-directory $(JOBS) all
 	@tests/web/run.sh $(BUILD)
+
+test-deploy:  ## build, and restart and kill vitd under load behind HAProxy (unpacked into build/, not installed)
+	$(call install_missing,$(DEB_BUILD))
+	@$(MAKE) --no-print-directory $(JOBS) all $(BUILD)/tests/http_load
+	@tests/deploy/run.sh $(BUILD)
 
 .PHONY: check-suites
 check-suites: $(TEST_BIN) $(FUZZ_BIN) $(BUILD)/vitd
