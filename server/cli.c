@@ -370,7 +370,7 @@ static int check_output(const struct cli *cli)
 
 static int apply(struct cli *cli, const struct arguments *given)
 {
-    struct config_error error;
+    struct config_error error = {""};
     cli->output = given->values[OPTION_OUTPUT];
     int status = apply_choices(&cli->choices, given);
     if (status == 0)
@@ -390,7 +390,7 @@ static int apply(struct cli *cli, const struct arguments *given)
 static int check_config(const char *path)
 {
     struct config config;
-    struct config_error error;
+    struct config_error error = {""};
     config_init(&config);
     bool sound = config_load(&config, path, &error);
     config_release(&config);

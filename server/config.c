@@ -211,7 +211,7 @@ static bool set_row(void *base, const struct row *row, const char *value, struct
 
 static void copy_row(void *to, const void *from, const struct row *row)
 {
-    struct config_error error;
+    struct config_error error = {""};
     void *readable = (void *)(uintptr_t)from; /* the accessors serve writers too */
     if (row->kind == KIND_BYTES)
         *bytes_at(to, row) = *bytes_at(readable, row);
@@ -424,7 +424,7 @@ void config_clear_models(struct config *config)
 
 void config_init(struct config *config)
 {
-    struct config_error error;
+    struct config_error error = {""};
     *config = (struct config){0};
     for (size_t i = 0; i < ROWS; i++)
         set_row(config, &table[i], table[i].initial, &error);

@@ -191,7 +191,7 @@ static bool load_scalar(const struct loader *loader, const char *name, const str
                         struct config_model *model)
 {
     char text[64];
-    struct config_error error;
+    struct config_error error = {""};
     char *written = as_text(loader, value, key->type);
     if (written == NULL)
         return fail(loader, name, "found %s, allowed is %s", found(loader, value, text), key->allowed);
@@ -250,7 +250,7 @@ static bool read_model(struct loader *loader, const char *prefix, const cJSON *o
 static bool load_model(struct loader *loader, const char *prefix, const cJSON *object)
 {
     struct config_model model;
-    struct config_error error;
+    struct config_error error = {""};
     char text[64];
     if (!cJSON_IsObject(object))
         return fail(loader, prefix, "found %s, allowed is an object with the folder in \"path\"", found(loader, object, text));

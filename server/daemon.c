@@ -128,7 +128,7 @@ static void refuse_reload(struct daemon *daemon, const char *why)
 static void begin_reload(struct daemon *daemon)
 {
     struct config config;
-    struct config_error error;
+    struct config_error error = {""};
     if (atomic_load(&daemon->applying) != APPLY_NONE) {
         daemon->reload_again = true;
         return;
@@ -161,7 +161,7 @@ static void warn_of_restart(const struct config *old, const struct config *new)
 static void end_reload(struct daemon *daemon)
 {
     struct service *service = &daemon->service;
-    struct http_error error;
+    struct http_error error = {""};
     const struct config *config = &daemon->next->config;
     if (!http_configure(daemon->http, config, &error))
         log_error("%s; the old certificate stays", error.message);
@@ -322,7 +322,7 @@ static bool fail(const char *message)
 static bool create(struct daemon *daemon)
 {
     struct service *service = &daemon->service;
-    struct config_error error;
+    struct config_error error = {""};
     vit_error why = {{0}};
     const struct config *config = &daemon->cli->config;
     const size_t threads = (size_t)(config->threads > 0 ? config->threads : config_cpu_count());
@@ -345,7 +345,7 @@ static bool create(struct daemon *daemon)
 
 static bool start(struct daemon *daemon, size_t inherited)
 {
-    struct http_error error;
+    struct http_error error = {""};
     const struct config *config = &daemon->cli->config;
     if (!create(daemon))
         return false;

@@ -7,7 +7,7 @@
 static bool read_keys(struct settings *settings, struct config_error *error)
 {
     const char *path = settings->config.access.keys;
-    struct access_error why;
+    struct access_error why = {""};
     if (*path == '\0')
         return true;
     if (!access_load(&settings->access, path, &why)) {

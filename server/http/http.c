@@ -246,7 +246,7 @@ static void warn_of_certificate(const struct tls *tls)
 
 static bool start_tls(struct http *http, const struct config *config, struct http_error *error)
 {
-    struct tls_error why;
+    struct tls_error why = {""};
     if (*config->tls.certificate == '\0')
         return true;
     if (!tls_create(&http->tls, config->tls.certificate, config->tls.key, &why))
@@ -303,7 +303,7 @@ const char *http_address(const struct http *http, size_t i)
 bool http_configure(struct http *http, const struct config *config, struct http_error *error)
 {
     const struct connection_limits limits = limits_of(config);
-    struct tls_error why;
+    struct tls_error why = {""};
     if (http->tls && !tls_reload(http->tls, &why))
         return fail(error, "%s", why.message);
     if (http->tls)
