@@ -35,36 +35,19 @@ struct draft {
 
 #define COUNT(list) (sizeof(list) / sizeof(list)[0])
 
-/* A string that is one of the names. */
-static bool read_choice(struct json_message *message, const char *const *names, size_t count, const char *allowed,
-                        int *choice)
-{
-    const struct json_reader start = message->reader;
-    struct json_text text;
-    if (json_string(&message->reader, &text))
-        for (size_t i = 0; i < count; i++)
-            if (json_text_is(&text, names[i])) {
-                *choice = (int)i;
-                return true;
-            }
-    if (!message->reader.why)
-        message->reader = start;
-    return json_message_refuse(message, allowed);
-}
-
 /* ---- inputs ---- */
 
 static bool read_input_name(struct json_message *message, void *into)
 {
     struct draft *draft = into;
-    return read_choice(message, v2_input_names, V2_INPUT_COUNT,
+    return json_message_choice(message, v2_input_names, V2_INPUT_COUNT,
                        "\"image\" (BYTES), \"pixels\" (UINT8) or \"pixel_values\" (FP32)", &draft->name);
 }
 
 static bool read_datatype(struct json_message *message, void *into)
 {
     struct draft *draft = into;
-    return read_choice(message, v2_datatypes, V2_INPUT_COUNT,
+    return json_message_choice(message, v2_datatypes, V2_INPUT_COUNT,
                        "\"BYTES\" (of image), \"UINT8\" (of pixels) or \"FP32\" (of pixel_values)", &draft->datatype);
 }
 
@@ -89,9 +72,10 @@ static bool read_data(struct json_message *message, void *into)
     if (json_peek(&message->reader) != JSON_LIST)
         return json_message_refuse(message, "a list, flat or nested as the shape is");
     draft->contents.json = message->reader;
-    json_skip(&message->reader);
+    if (!json_message_skip(message, NULL))
+        return false;
     draft->contents.json_length = json_offset(&message->reader) - json_offset(&draft->contents.json);
-    return !message->reader.why || json_message_say(message, "malformed");
+    return true;
 }
 
 static bool read_binary_size(struct json_message *message, void *into)
@@ -200,7 +184,7 @@ static bool read_inputs(struct json_message *message, void *into)
 static bool read_output_name(struct json_message *message, void *into)
 {
     struct draft *draft = into;
-    return read_choice(message, v2_output_names, V2_OUTPUT_COUNT, "\"logits\", \"probabilities\" or \"embedding\"",
+    return json_message_choice(message, v2_output_names, V2_OUTPUT_COUNT, "\"logits\", \"probabilities\" or \"embedding\"",
                        &draft->tensor);
 }
 
@@ -316,7 +300,7 @@ static bool read_json(struct json_message *message, struct draft *draft)
         return false;
     if (!draft->request->image_count) {
         json_message_enter(message, "inputs");
-        return json_message_say(message, "none is given, allowed is a list of one input");
+        return json_message_say(message, "none is given, allowed is a list of one");
     }
     finish_outputs(draft);
     return true;
