@@ -1,5 +1,5 @@
 /*
- * base64.h - base64 (RFC 4648, section 4), strictly: the plain alphabet, full padding, no white space, no bits left over.
+ * base64.h - base64 (RFC 4648, section 4), strictly: the plain alphabet, full padding, no white space, no bits over.
  *
  * GnuTLS has a decoder, but it passes over white space, does not say what is wrong where, and allocates each result.
  */

@@ -12,7 +12,7 @@ static bool read_inputs(struct json_message *message, void *into)
     struct hf_request *request = into;
     struct json_reader ahead = message->reader;
     struct json_text text;
-    if (!json_string(&ahead, &text))
+    if (!json_reader_string(&ahead, &text))
         return json_message_refuse(message, "a picture as a string of base64");
     request->bytes = malloc(text.length + 1);
     if (!request->bytes)

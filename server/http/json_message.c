@@ -11,7 +11,7 @@
 void json_message_begin(struct json_message *message, const void *text, size_t length, struct problem *problem)
 {
     *message = (struct json_message){.problem = problem};
-    json_begin(&message->reader, text, length);
+    json_reader_begin(&message->reader, text, length);
 }
 
 /* Whether the text has been JSON so far. */
@@ -20,12 +20,12 @@ static bool is_sound(struct json_message *message)
     if (!message->reader.why)
         return true;
     return problem_set(message->problem, 400, "malformed_json", "the JSON is malformed at byte %zu: %s",
-                       json_offset(&message->reader), message->reader.why);
+                       json_reader_offset(&message->reader), message->reader.why);
 }
 
 bool json_message_end(struct json_message *message)
 {
-    json_end(&message->reader);
+    json_reader_end(&message->reader);
     return is_sound(message);
 }
 
@@ -64,15 +64,15 @@ static void describe(struct json_reader *reader, char *out, size_t capacity)
 {
     enum { SHOWN = 40 };
     static const char *const types[] = {[JSON_OBJECT] = "an object", [JSON_LIST] = "a list", [JSON_NULL] = "null"};
-    const enum json_type type = json_peek(reader);
+    const enum json_type type = json_reader_peek(reader);
     struct json_text text = {.at = ""};
     bool truth = false;
     if (type == JSON_STRING)
-        json_string(reader, &text);
+        json_reader_string(reader, &text);
     else if (type == JSON_NUMBER)
-        json_number(reader, &text);
+        json_reader_number(reader, &text);
     else if (type == JSON_BOOL)
-        json_bool(reader, &truth);
+        json_reader_bool(reader, &truth);
     const char *quote = type == JSON_STRING ? "\"" : "", *more = text.length > SHOWN ? "..." : "";
     if (type == JSON_STRING || type == JSON_NUMBER)
         snprintf(out, capacity, "%s%.*s%s%s", quote, *more ? SHOWN : (int)text.length, text.at, more, quote);
@@ -127,14 +127,14 @@ bool json_message_object(struct json_message *message, const struct json_member 
 {
     struct json_text name;
     uint32_t seen = 0;
-    if (!json_open(&message->reader, JSON_OBJECT))
+    if (!json_reader_open(&message->reader, JSON_OBJECT))
         return json_message_refuse(message, "an object");
-    while (json_next_member(&message->reader, &name)) {
+    while (json_reader_next_member(&message->reader, &name)) {
         const size_t i = find_member(&name, members, count);
         if (i == count) {
             if (others == JSON_REFUSE_OTHERS)
                 return refuse_other(message, &name, members, count);
-            json_skip(&message->reader);
+            json_reader_skip(&message->reader);
             continue;
         }
         const size_t entered = json_message_enter(message, "%s%s", *message->path ? "." : "", members[i].name);
@@ -150,9 +150,9 @@ bool json_message_object(struct json_message *message, const struct json_member 
 
 bool json_message_list(struct json_message *message, const char *allowed, size_t max, json_read *read, void *into)
 {
-    if (!json_open(&message->reader, JSON_LIST))
+    if (!json_reader_open(&message->reader, JSON_LIST))
         return json_message_refuse(message, allowed);
-    for (size_t i = 0; json_next_element(&message->reader); i++) {
+    for (size_t i = 0; json_reader_next_element(&message->reader); i++) {
         if (i == max)
             return json_message_say(message, "found more than %zu, allowed is %s", max, allowed);
         const size_t entered = json_message_enter(message, "[%zu]", i);
@@ -168,7 +168,7 @@ bool json_message_list(struct json_message *message, const char *allowed, size_t
 bool json_message_skip(struct json_message *message, void *unused)
 {
     (void)unused;
-    json_skip(&message->reader);
+    json_reader_skip(&message->reader);
     return is_sound(message);
 }
 
@@ -177,7 +177,7 @@ bool json_message_choice(struct json_message *message, const char *const *names,
 {
     const struct json_reader start = message->reader;
     struct json_text text;
-    if (json_string(&message->reader, &text))
+    if (json_reader_string(&message->reader, &text))
         for (size_t i = 0; i < count; i++)
             if (json_text_is(&text, names[i])) {
                 *choice = (int)i;
@@ -192,7 +192,7 @@ bool json_message_string(struct json_message *message, char *out, size_t capacit
     struct json_text text;
     size_t length;
     char allowed[64];
-    if (json_string(&message->reader, &text) && json_text_copy(&text, out, capacity - 1, &length) &&
+    if (json_reader_string(&message->reader, &text) && json_text_copy(&text, out, capacity - 1, &length) &&
         !memchr(out, '\0', length)) {
         out[length] = '\0';
         return true;
@@ -207,7 +207,7 @@ bool json_message_unsigned(struct json_message *message, uint64_t min, uint64_t 
     struct json_text text;
     uint64_t found;
     char allowed[80];
-    if (json_number(&message->reader, &text) && json_text_unsigned(&text, max, &found) && found >= min) {
+    if (json_reader_number(&message->reader, &text) && json_text_unsigned(&text, max, &found) && found >= min) {
         *value = found;
         return true;
     }
@@ -217,7 +217,7 @@ bool json_message_unsigned(struct json_message *message, uint64_t min, uint64_t 
 
 bool json_message_bool(struct json_message *message, bool *value)
 {
-    return json_bool(&message->reader, value) || json_message_refuse(message, "true or false");
+    return json_reader_bool(&message->reader, value) || json_message_refuse(message, "true or false");
 }
 
 bool json_message_base64(struct json_message *message, uint8_t *out, size_t *length)
@@ -225,10 +225,12 @@ bool json_message_base64(struct json_message *message, uint8_t *out, size_t *len
     const struct json_reader start = message->reader;
     struct json_text text;
     size_t spelt, sound;
-    if (!json_string(&message->reader, &text) || !text.length)
+    if (!json_reader_string(&message->reader, &text) || !text.length)
         return refuse_at(message, &start, "a picture as a string of base64");
     json_text_copy(&text, (char *)out, text.length, &spelt);
     return base64_decode(out, length, (const char *)out, spelt, &sound) ||
-           json_message_say(message, "not base64 after %zu of its %zu characters, allowed are A-Z a-z 0-9 + / in groups of "
-                                     "four, the last one filled up with =", sound, spelt);
+           json_message_say(message,
+                            "not base64 after %zu of its %zu characters, allowed are A-Z a-z 0-9 + / in groups of four, the "
+                            "last one filled up with =",
+                            sound, spelt);
 }

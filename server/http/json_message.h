@@ -1,9 +1,9 @@
 /*
  * json_message.h - a JSON body whose members are known by name, read in one pass over json_reader.h.
  *
- * A table says which members an object has and what reads each; each may come once, in any order. Whatever is refused is
- * refused with its place and what is allowed there: "inputs[0].shape[1]: found -3, allowed is ...". Functions that return
- * bool return false with a 400 in *problem, and the message is not read any further. It owns nothing.
+ * A table says which members an object has and what reads each; each may come once, in any order. Whatever is refused
+ * is refused with its place and what is allowed there: "inputs[0].shape[1]: found -3, allowed is ...". Functions that
+ * return bool return false with a 400 in *problem, and the message is not read any further. It owns nothing.
  */
 #ifndef SERVER_HTTP_JSON_MESSAGE_H
 #define SERVER_HTTP_JSON_MESSAGE_H

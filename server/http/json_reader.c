@@ -5,12 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-void json_begin(struct json_reader *reader, const void *text, size_t length)
+void json_reader_begin(struct json_reader *reader, const void *text, size_t length)
 {
     *reader = (struct json_reader){.text = text, .at = text, .end = length ? (const char *)text + length : text};
 }
 
-size_t json_offset(const struct json_reader *reader)
+size_t json_reader_offset(const struct json_reader *reader)
 {
     return (size_t)(reader->at - reader->text);
 }
@@ -30,7 +30,7 @@ static void skip_space(struct json_reader *reader)
         reader->at++;
 }
 
-bool json_end(struct json_reader *reader)
+bool json_reader_end(struct json_reader *reader)
 {
     if (reader->why)
         return false;
@@ -38,7 +38,7 @@ bool json_end(struct json_reader *reader)
     return reader->at == reader->end || fault(reader, "something follows the value");
 }
 
-enum json_type json_peek(struct json_reader *reader)
+enum json_type json_reader_peek(struct json_reader *reader)
 {
     if (reader->why)
         return JSON_INVALID;
@@ -70,9 +70,9 @@ enum json_type json_peek(struct json_reader *reader)
 
 /* ---- lists and objects ---- */
 
-bool json_open(struct json_reader *reader, enum json_type type)
+bool json_reader_open(struct json_reader *reader, enum json_type type)
 {
-    if (json_peek(reader) != type)
+    if (json_reader_peek(reader) != type)
         return false;
     if (reader->depth == JSON_MAX_DEPTH)
         return fault(reader, "lists and objects are nested deeper than 64 levels");
@@ -105,19 +105,19 @@ static bool next(struct json_reader *reader, char closing)
     return true;
 }
 
-bool json_next_element(struct json_reader *reader)
+bool json_reader_next_element(struct json_reader *reader)
 {
     return next(reader, ']');
 }
 
-bool json_next_member(struct json_reader *reader, struct json_text *name)
+bool json_reader_next_member(struct json_reader *reader, struct json_text *name)
 {
     if (!next(reader, '}'))
         return false;
     skip_space(reader);
     if (reader->at == reader->end || *reader->at != '"')
         return fault(reader, "a member's name in double quotes belongs here");
-    if (!json_string(reader, name))
+    if (!json_reader_string(reader, name))
         return false;
     skip_space(reader);
     if (reader->at == reader->end || *reader->at != ':')
@@ -195,9 +195,9 @@ static const char *skip_plain(const char *p, const char *end)
     return p;
 }
 
-bool json_string(struct json_reader *reader, struct json_text *text)
+bool json_reader_string(struct json_reader *reader, struct json_text *text)
 {
-    if (json_peek(reader) != JSON_STRING)
+    if (json_reader_peek(reader) != JSON_STRING)
         return false;
     const char *start = reader->at + 1;
     bool escaped = false;
@@ -278,9 +278,9 @@ static const char *skip_digits(const char *p, const char *end)
     return p;
 }
 
-bool json_number(struct json_reader *reader, struct json_text *text)
+bool json_reader_number(struct json_reader *reader, struct json_text *text)
 {
-    if (json_peek(reader) != JSON_NUMBER)
+    if (json_reader_peek(reader) != JSON_NUMBER)
         return false;
     const char *end = reader->end, *whole = reader->at + (*reader->at == '-'), *p = skip_digits(whole, end);
     bool sound = p > whole && (*whole != '0' || p == whole + 1);
@@ -340,9 +340,9 @@ static bool word(struct json_reader *reader, const char *name)
     return true;
 }
 
-bool json_bool(struct json_reader *reader, bool *value)
+bool json_reader_bool(struct json_reader *reader, bool *value)
 {
-    if (json_peek(reader) != JSON_BOOL)
+    if (json_reader_peek(reader) != JSON_BOOL)
         return false;
     const bool is_true = *reader->at == 't';
     if (!word(reader, is_true ? "true" : "false"))
@@ -359,13 +359,13 @@ static bool step(struct json_reader *reader, enum json_type type)
     switch (type) {
     case JSON_OBJECT:
     case JSON_LIST:
-        return json_open(reader, type);
+        return json_reader_open(reader, type);
     case JSON_STRING:
-        return json_string(reader, &text);
+        return json_reader_string(reader, &text);
     case JSON_NUMBER:
-        return json_number(reader, &text);
+        return json_reader_number(reader, &text);
     case JSON_BOOL:
-        return json_bool(reader, &truth);
+        return json_reader_bool(reader, &truth);
     case JSON_NULL:
         return word(reader, "null");
     case JSON_INVALID:
@@ -374,20 +374,20 @@ static bool step(struct json_reader *reader, enum json_type type)
     return false;
 }
 
-bool json_skip(struct json_reader *reader)
+bool json_reader_skip(struct json_reader *reader)
 {
     const unsigned outside = reader->depth;
     uint64_t objects = 0; /* a bit for each level entered, the innermost lowest */
     struct json_text name;
     _Static_assert(JSON_MAX_DEPTH <= 64, "a bit for each level");
     do {
-        const enum json_type type = json_peek(reader);
+        const enum json_type type = json_reader_peek(reader);
         if (!step(reader, type))
             return false;
         if (type == JSON_OBJECT || type == JSON_LIST)
             objects = objects << 1 | (type == JSON_OBJECT);
         while (reader->depth > outside &&
-               !(objects & 1 ? json_next_member(reader, &name) : json_next_element(reader))) {
+               !(objects & 1 ? json_reader_next_member(reader, &name) : json_reader_next_element(reader))) {
             if (reader->why)
                 return false;
             objects >>= 1;

@@ -37,25 +37,25 @@ struct json_text {
     bool escaped; /* there are escapes in it */
 };
 
-void json_begin(struct json_reader *reader, const void *text, size_t length);
+void json_reader_begin(struct json_reader *reader, const void *text, size_t length);
 /* Whether nothing but white space is left. */
-bool json_end(struct json_reader *reader);
+bool json_reader_end(struct json_reader *reader);
 /* Bytes before `at`. */
-size_t json_offset(const struct json_reader *reader);
+size_t json_reader_offset(const struct json_reader *reader);
 
 /* The type of the value at hand, by its first character. JSON_INVALID: a fault. */
-enum json_type json_peek(struct json_reader *reader);
+enum json_type json_reader_peek(struct json_reader *reader);
 /* Enters a list or an object. */
-bool json_open(struct json_reader *reader, enum json_type type);
+bool json_reader_open(struct json_reader *reader, enum json_type type);
 /* Whether there is one more; false and no fault: the list or object is left. Its value must be read next. */
-bool json_next_element(struct json_reader *reader);
-bool json_next_member(struct json_reader *reader, struct json_text *name);
+bool json_reader_next_element(struct json_reader *reader);
+bool json_reader_next_member(struct json_reader *reader, struct json_text *name);
 
-bool json_string(struct json_reader *reader, struct json_text *text);
-bool json_number(struct json_reader *reader, struct json_text *text);
-bool json_bool(struct json_reader *reader, bool *value);
+bool json_reader_string(struct json_reader *reader, struct json_text *text);
+bool json_reader_number(struct json_reader *reader, struct json_text *text);
+bool json_reader_bool(struct json_reader *reader, bool *value);
 /* Any value, whole; it is checked all the same. */
-bool json_skip(struct json_reader *reader);
+bool json_reader_skip(struct json_reader *reader);
 
 /* Writes the string without its escapes, not terminated; text->length bytes always suffice. False: it does not fit. */
 bool json_text_copy(const struct json_text *text, char *out, size_t capacity, size_t *length);

@@ -1,8 +1,8 @@
 /*
  * v2_message.c - the JSON of an inference request.
  *
- * Members come in any order, so "data" may be there before its shape: the first pass over the JSON reads what is small and
- * only checks the data, and once all is known the data is read from where it stands.
+ * Members come in any order, so "data" may be there before its shape: the first pass over the JSON reads what is small
+ * and only checks the data, and once all is known the data is read from where it stands.
  */
 #include "server/http/v2_message.h"
 
@@ -19,6 +19,8 @@ const char *const v2_datatypes[V2_INPUT_COUNT] = {[V2_BYTES] = "BYTES", [V2_UINT
 const char *const v2_output_names[V2_OUTPUT_COUNT] = {
     [V2_LOGITS] = "logits", [V2_PROBABILITIES] = "probabilities", [V2_EMBEDDING] = "embedding"};
 
+#define COUNT(list) (sizeof(list) / sizeof(list)[0])
+
 /* What is known so far; -1: not given. */
 struct draft {
     struct v2_request *request;
@@ -33,22 +35,21 @@ struct draft {
     int binaries[V2_OUTPUT_COUNT]; /* `binary` of each output */
 };
 
-#define COUNT(list) (sizeof(list) / sizeof(list)[0])
-
 /* ---- inputs ---- */
 
 static bool read_input_name(struct json_message *message, void *into)
 {
     struct draft *draft = into;
     return json_message_choice(message, v2_input_names, V2_INPUT_COUNT,
-                       "\"image\" (BYTES), \"pixels\" (UINT8) or \"pixel_values\" (FP32)", &draft->name);
+                               "\"image\" (BYTES), \"pixels\" (UINT8) or \"pixel_values\" (FP32)", &draft->name);
 }
 
 static bool read_datatype(struct json_message *message, void *into)
 {
     struct draft *draft = into;
     return json_message_choice(message, v2_datatypes, V2_INPUT_COUNT,
-                       "\"BYTES\" (of image), \"UINT8\" (of pixels) or \"FP32\" (of pixel_values)", &draft->datatype);
+                               "\"BYTES\" (of image), \"UINT8\" (of pixels) or \"FP32\" (of pixel_values)",
+                               &draft->datatype);
 }
 
 static bool read_dimension(struct json_message *message, void *into)
@@ -69,12 +70,12 @@ static bool read_shape(struct json_message *message, void *into)
 static bool read_data(struct json_message *message, void *into)
 {
     struct draft *draft = into;
-    if (json_peek(&message->reader) != JSON_LIST)
+    if (json_reader_peek(&message->reader) != JSON_LIST)
         return json_message_refuse(message, "a list, flat or nested as the shape is");
     draft->contents.json = message->reader;
     if (!json_message_skip(message, NULL))
         return false;
-    draft->contents.json_length = json_offset(&message->reader) - json_offset(&draft->contents.json);
+    draft->contents.json_length = json_reader_offset(&message->reader) - json_reader_offset(&draft->contents.json);
     return true;
 }
 
@@ -82,8 +83,7 @@ static bool read_binary_size(struct json_message *message, void *into)
 {
     struct draft *draft = into;
     if (!draft->header)
-        return json_message_say(message, "needs the header Inference-Header-Content-Length, which says where the binary "
-                                         "data begins");
+        return json_message_say(message, "needs the header Inference-Header-Content-Length, which says where the data is");
     return json_message_unsigned(message, 0, SIZE_MAX, &draft->binary_size);
 }
 
@@ -93,7 +93,7 @@ static bool read_input_parameters(struct json_message *message, void *into)
     return json_message_object(message, members, COUNT(members), JSON_IGNORE_OTHERS, into);
 }
 
-/* Says what is wrong with a member of the object at hand. */
+/* Refuses the object at hand for what it lacks. */
 static bool missing(struct json_message *message, const char *member, const char *allowed)
 {
     json_message_enter(message, ".%s", member);
@@ -130,7 +130,8 @@ static bool check_shape(struct json_message *message, struct draft *draft)
         images = dimensions == 3 ? 1 : shape[0];
         break;
     case V2_FP32:
-        fits = dimensions == 4 && shape[1] == 3 && shape[2] == draft->limits->height && shape[3] == draft->limits->width;
+        fits = dimensions == 4 && shape[1] == 3 && shape[2] == draft->limits->height &&
+               shape[3] == draft->limits->width;
         break;
     }
     if (!fits)
@@ -184,8 +185,8 @@ static bool read_inputs(struct json_message *message, void *into)
 static bool read_output_name(struct json_message *message, void *into)
 {
     struct draft *draft = into;
-    return json_message_choice(message, v2_output_names, V2_OUTPUT_COUNT, "\"logits\", \"probabilities\" or \"embedding\"",
-                       &draft->tensor);
+    return json_message_choice(message, v2_output_names, V2_OUTPUT_COUNT,
+                               "\"logits\", \"probabilities\" or \"embedding\"", &draft->tensor);
 }
 
 static bool read_binary_data(struct json_message *message, void *into)
@@ -360,8 +361,8 @@ bool v2_parse(struct v2_request *request, const void *body, size_t length, size_
         json_length = length;
     if (json_length > length)
         return problem_set(problem, 400, "invalid_request",
-                           "the header Inference-Header-Content-Length: found %zu, and the body has %zu bytes", json_length,
-                           length);
+                           "the header Inference-Header-Content-Length: found %zu, and the body has %zu bytes",
+                           json_length, length);
     draft.contents.binary = (const uint8_t *)body + json_length;
     draft.contents.binary_length = length - json_length;
     json_message_begin(&message, body, json_length, problem);

@@ -1,18 +1,18 @@
 /*
- * v2_message.h - a request for inference in the Open Inference Protocol v2 over HTTP, with Triton's extensions for binary
- * tensors, classification and scheduling.
+ * v2_message.h - a request for inference in the Open Inference Protocol v2 over HTTP, with Triton's extensions for
+ * binary tensors, classification and scheduling.
  *
  * A request has one input, of N pictures, under one of three names:
  *
- *     image         BYTES  [N] or [N,1]          JPEG, PNG or BMP files. In JSON each is a string of base64, since JSON has
- *                                                no bytes; in binary each is preceded by its length in 4 bytes
+ *     image         BYTES  [N] or [N,1]          JPEG, PNG or BMP files. In JSON each is a string of base64, since JSON
+ *                                                has no bytes; in binary each is preceded by its length in 4 bytes
  *     pixels        UINT8  [N,h,w,3] or [h,w,3]  decoded pictures of any size, RGB; the model's preprocessing follows
  *     pixel_values  FP32   [N,3,H,W]             what preprocessing would have made, taken as it is
  *
- * Lists of numbers are flat or nested as the shape is. What is refused is a 400 that names the place, as in
- * "inputs[0].shape[1]: found -3, allowed is ..."; parameters and members that are not known are ignored, as the protocol
- * demands. Of the request's own memory, FP32 in JSON takes at most twice the body, the rest at most the body, and tensors
- * in binary nothing unless they are misaligned. Time is linear in the body.
+ * Lists are flat or nested as the shape is. What is refused is a 400 that names the place, as in "inputs[0].shape[1]:
+ * found -3, allowed is ..."; parameters and members that are not known are ignored, as the protocol demands. FP32 in JSON
+ * takes at most twice the body's size in memory, the rest at most as much as the body, and tensors in binary nothing
+ * unless they are misaligned. Time is linear in the body.
  */
 #ifndef SERVER_HTTP_V2_MESSAGE_H
 #define SERVER_HTTP_V2_MESSAGE_H
@@ -67,13 +67,13 @@ struct v2_limits {
     size_t height, width; /* H, W of the model */
 };
 
-/* For json_length: the body is one file, and every output is wanted in binary; the body is JSON, there was no header. */
+/* For json_length: the body is one file, and every output is wanted in binary; all of it is JSON (no header). */
 #define V2_RAW ((size_t)0)
 #define V2_ALL_JSON SIZE_MAX
 
 /* Parses a body that has arrived whole and must stay as long as the request is used. json_length is the header
- * Inference-Header-Content-Length: how much of the body is JSON, before the binary tensors. False: *problem says why (400,
- * or 503 when memory is short), and there is nothing to release. */
+ * Inference-Header-Content-Length: how much of the body is JSON, before the binary tensors. False: *problem says why
+ * (400, or 503 when memory is short), and there is nothing to release. */
 bool v2_parse(struct v2_request *request, const void *body, size_t length, size_t json_length,
               const struct v2_limits *limits, struct problem *problem);
 /* Accepts a zeroed request. */

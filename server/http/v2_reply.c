@@ -1,6 +1,6 @@
 /*
- * v2_reply.c - see v2_reply.h. Binary tensors follow the JSON that states their size, so they gather in a buffer of their
- * own while the JSON is written.
+ * v2_reply.c - see v2_reply.h. Binary tensors follow the JSON that states their size, so they gather in a buffer of
+ * their own while the JSON is written.
  */
 #include "server/http/v2_reply.h"
 
@@ -166,7 +166,8 @@ size_t v2_reply_infer(struct strbuf *out, const struct v2_request *request, cons
 void v2_reply_server(struct strbuf *out, const char *version)
 {
     put_name(out, "vitd", version);
-    strbuf_text(out, ",\"extensions\":[\"binary_tensor_data\",\"classification\",\"statistics\",\"model_repository\"]}");
+    strbuf_text(out, ",\"extensions\":[\"binary_tensor_data\",\"classification\",\"statistics\","
+                     "\"model_repository\"]}");
 }
 
 void v2_reply_model(struct strbuf *out, const struct v2_model *model)

@@ -30,8 +30,8 @@ struct v2_result {
     const void *model; /* for label */
 };
 
-/* {"model_name","model_version","id","outputs":[...]}, then the binary tensors. Returns the length of the JSON if there are
- * any: the header Inference-Header-Content-Length, and the type is application/octet-stream; else V2_ALL_JSON. */
+/* {"model_name","model_version","id","outputs":[...]}, then the binary tensors. Returns the length of the JSON if there
+ * are any: the header Inference-Header-Content-Length, and the type is application/octet-stream; else V2_ALL_JSON. */
 size_t v2_reply_infer(struct strbuf *out, const struct v2_request *request, const struct v2_result *result);
 
 /* ---- metadata ---- */

@@ -55,7 +55,7 @@ static bool read_byte(struct json_message *message, struct filling *filling)
     const struct json_reader start = message->reader;
     struct json_text text;
     uint64_t value;
-    if (!json_number(&message->reader, &text) || !json_text_unsigned(&text, UINT8_MAX, &value))
+    if (!json_reader_number(&message->reader, &text) || !json_text_unsigned(&text, UINT8_MAX, &value))
         return refuse_element(message, filling, &start, "a whole number from 0 to 255");
     ((uint8_t *)filling->request->memory)[filling->filled] = (uint8_t)value;
     return true;
@@ -65,7 +65,7 @@ static bool read_float(struct json_message *message, struct filling *filling)
 {
     const struct json_reader start = message->reader;
     struct json_text text;
-    if (!json_number(&message->reader, &text) ||
+    if (!json_reader_number(&message->reader, &text) ||
         !json_text_float(&text, (float *)filling->request->memory + filling->filled))
         return refuse_element(message, filling, &start, "a number in the range of FP32, of at most 127 characters");
     return true;
@@ -94,9 +94,9 @@ static bool read_list(struct json_message *message, struct filling *filling, siz
     const size_t wanted = filling->levels == 1 ? filling->count : input->shape[level];
     const struct json_reader start = message->reader;
     size_t found = 0;
-    if (!json_open(&message->reader, JSON_LIST))
+    if (!json_reader_open(&message->reader, JSON_LIST))
         return refuse_element(message, filling, &start, "a list, nested as the shape is");
-    while (json_next_element(&message->reader)) {
+    while (json_reader_next_element(&message->reader)) {
         if (found == wanted)
             return json_message_say(message, "a list has more than the %zu elements of the shape", wanted);
         if (!(last ? read_element[input->type](message, filling) : read_list(message, filling, level + 1)))
@@ -111,7 +111,7 @@ static bool read_list(struct json_message *message, struct filling *filling, siz
 /* Whether the list begins with a list. */
 static bool is_nested(struct json_reader reader)
 {
-    return json_open(&reader, JSON_LIST) && json_peek(&reader) == JSON_LIST;
+    return json_reader_open(&reader, JSON_LIST) && json_reader_peek(&reader) == JSON_LIST;
 }
 
 static void *allocate(enum v2_datatype type, size_t count, const struct v2_contents *contents)
@@ -161,8 +161,8 @@ static bool read_files(struct v2_request *request, const struct v2_contents *con
         at += sizeof length;
         left -= sizeof length;
         if (!length || length > left)
-            return json_message_say(message, "element %zu has %zu bytes by its length, allowed is 1 to the %zu that are left",
-                                    i, (size_t)length, left);
+            return json_message_say(message, "element %zu states %zu bytes, allowed is 1 to the %zu that are left", i,
+                                    (size_t)length, left);
         request->images[i] = (struct v2_image){at, length};
         at += length;
         left -= length;

@@ -1,6 +1,6 @@
 /*
- * fuzz_v2.c - bodies of inference requests. The first two bytes are Inference-Header-Content-Length (0xFFFF: no header),
- * the rest is the body. What is accepted must hold together, and every byte of it must be readable.
+ * fuzz_v2.c - bodies of inference requests. The first two bytes are Inference-Header-Content-Length (0xFFFF: no
+ * header), the rest is the body. What is accepted must hold together, and every byte of it must be readable.
  */
 #include <math.h>
 #include <stdlib.h>
