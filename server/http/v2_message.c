@@ -83,7 +83,7 @@ static bool read_binary_size(struct json_message *message, void *into)
 {
     struct draft *draft = into;
     if (!draft->header)
-        return json_message_say(message, "needs the header Inference-Header-Content-Length, which says where the data is");
+        return json_message_say(message, "needs the header Inference-Header-Content-Length, the JSON's length");
     return json_message_unsigned(message, 0, SIZE_MAX, &draft->binary_size);
 }
 

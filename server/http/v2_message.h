@@ -10,9 +10,9 @@
  *     pixel_values  FP32   [N,3,H,W]             what preprocessing would have made, taken as it is
  *
  * Lists are flat or nested as the shape is. What is refused is a 400 that names the place, as in "inputs[0].shape[1]:
- * found -3, allowed is ..."; parameters and members that are not known are ignored, as the protocol demands. FP32 in JSON
- * takes at most twice the body's size in memory, the rest at most as much as the body, and tensors in binary nothing
- * unless they are misaligned. Time is linear in the body.
+ * found -3, allowed is ..."; parameters and members that are not known are ignored, as the protocol demands. FP32 in
+ * JSON takes at most twice the body's size in memory, the rest at most as much as the body, and tensors in binary
+ * nothing unless they are misaligned. Time is linear in the body.
  */
 #ifndef SERVER_HTTP_V2_MESSAGE_H
 #define SERVER_HTTP_V2_MESSAGE_H
