@@ -66,8 +66,8 @@ START_TEST(test_bad_requests_are_refused)
         {"{\"inputs\":\"\"}", "inputs: found \"\", allowed is a picture as a string of base64"},
         {"{\"inputs\":null}", "inputs: found null, allowed is a picture as a string of base64"},
         {"{\"inputs\":\"https://example.org/cat.jpg\"}",
-         "inputs: not base64 after 5 of its 27 characters, allowed are A-Z a-z 0-9 + / in groups of four, the last one filled "
-         "up with ="},
+         "inputs: not base64 after 5 of its 27 characters, allowed are A-Z a-z 0-9 + / in groups of four, the "
+         "last one filled up with ="},
         {"{\"inputs\":\"QUJD\",\"inputs\":\"QUJD\"}", "inputs: given more than once"},
         {"{\"inputs\":\"QUJD\",\"parameter\":{}}",
          "the body: unknown member \"parameter\", allowed here: inputs, parameters, options"},
@@ -82,7 +82,7 @@ START_TEST(test_bad_requests_are_refused)
         {"{\"inputs\":\"QUJD\",\"parameters\":7}", "parameters: found 7, allowed is an object"},
         {"{\"inputs\":\"QUJD\"", "the JSON is malformed at byte 16: it ends within an object"},
         {"{\"inputs\":\"QUJD\"}{}", "the JSON is malformed at byte 17: something follows the value"},
-        {"{\"inputs\":\"QUJD\",\"options\":[1,]}", "the JSON is malformed at byte 29: a value belongs here"},
+        {"{\"inputs\":\"QUJD\",\"options\":[1,]}", "the JSON is malformed at byte 30: a value belongs here"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         ck_assert_msg(!parse(cases[i].json), "%s", cases[i].json);

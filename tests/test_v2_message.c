@@ -61,8 +61,10 @@ static void assert_image(size_t i, const void *bytes, size_t length)
     ck_assert_mem_eq(request.images[i].bytes, bytes, length);
 }
 
-#define IMAGE(shape, data) "{\"inputs\":[{\"name\":\"image\",\"datatype\":\"BYTES\",\"shape\":" shape ",\"data\":" data "}]}"
-#define PIXELS(shape, data) "{\"inputs\":[{\"name\":\"pixels\",\"datatype\":\"UINT8\",\"shape\":" shape ",\"data\":" data "}]}"
+#define IMAGE(shape, data) \
+    "{\"inputs\":[{\"name\":\"image\",\"datatype\":\"BYTES\",\"shape\":" shape ",\"data\":" data "}]}"
+#define PIXELS(shape, data) \
+    "{\"inputs\":[{\"name\":\"pixels\",\"datatype\":\"UINT8\",\"shape\":" shape ",\"data\":" data "}]}"
 #define VALUES(shape, data) \
     "{\"inputs\":[{\"name\":\"pixel_values\",\"datatype\":\"FP32\",\"shape\":" shape ",\"data\":" data "}]}"
 #define ONE "\"inputs\":[{\"name\":\"image\",\"datatype\":\"BYTES\",\"shape\":[1],\"data\":[\"QUJD\"]}]"
@@ -125,9 +127,11 @@ END_TEST
 
 START_TEST(test_members_come_in_any_order)
 {
-    assert_parsed("{\"outputs\":[{\"parameters\":{\"binary_data\":false},\"name\":\"logits\"}],\"inputs\":[{\"data\":[\"QUJD\"],"
-                  "\"shape\":[1],\"parameters\":{\"anything\":[{}]},\"datatype\":\"BYTES\",\"name\":\"image\",\"extra\":null}],"
-                  "\"parameters\":{\"binary_data_output\":true,\"sequence_id\":7},\"model_name\":\"m\",\"id\":\"a\\u00e9\"}");
+    assert_parsed("{\"outputs\":[{\"parameters\":{\"binary_data\":false},\"name\":\"logits\"}],"
+                  "\"inputs\":[{\"data\":[\"QUJD\"],\"shape\":[1],\"parameters\":{\"anything\":[{}]},"
+                  "\"datatype\":\"BYTES\",\"name\":\"image\",\"extra\":null}],"
+                  "\"parameters\":{\"binary_data_output\":true,\"sequence_id\":7},\"model_name\":\"m\","
+                  "\"id\":\"a\\u00e9\"}");
     assert_image(0, "ABC", 3);
     ck_assert_str_eq(request.id, "a\xC3\xA9");
     ck_assert_uint_eq(request.output_count, 1);
@@ -145,11 +149,12 @@ START_TEST(test_bad_inputs_are_refused)
         {"{\"inputs\":{}}", "inputs: found an object, allowed is a list of one input"},
         {"{\"inputs\":[7]}", "inputs[0]: found 7, allowed is an object"},
         {"{" ONE "," ONE "}", "inputs: given more than once"},
-        {"{\"inputs\":[{\"name\":\"input0\"}]}", "inputs[0].name: found \"input0\", allowed is \"image\" (BYTES), \"pixels\" "
-                                                 "(UINT8) or \"pixel_values\" (FP32)"},
+        {"{\"inputs\":[{\"name\":\"input0\"}]}", "inputs[0].name: found \"input0\", allowed is \"image\" (BYTES), "
+                                                 "\"pixels\" (UINT8) or \"pixel_values\" (FP32)"},
         {"{\"inputs\":[{\"datatype\":\"BYTES\",\"shape\":[1],\"data\":[]}]}",
          "inputs[0].name: missing, allowed is image, pixels or pixel_values"},
-        {"{\"inputs\":[{\"name\":\"image\",\"shape\":[1],\"data\":[]}]}", "inputs[0].datatype: missing, allowed is BYTES"},
+        {"{\"inputs\":[{\"name\":\"image\",\"shape\":[1],\"data\":[]}]}",
+         "inputs[0].datatype: missing, allowed is BYTES"},
         {"{\"inputs\":[{\"name\":\"image\",\"datatype\":\"BYTES\",\"data\":[]}]}",
          "inputs[0].shape: missing, allowed is a list of 1 to 4 dimensions"},
         {"{\"inputs\":[{\"name\":\"image\",\"datatype\":\"BYTES\",\"shape\":[1]}]}",
@@ -160,7 +165,7 @@ START_TEST(test_bad_inputs_are_refused)
          "pixel_values)"},
         {"{\"inputs\":[{\"name\":\"pixels\",\"datatype\":\"FP32\",\"shape\":[1],\"data\":[]}]}",
          "inputs[0].datatype: found FP32, allowed for pixels is UINT8"},
-        {"{" ONE "} {}", "the JSON is malformed at byte 75: something follows the value"},
+        {"{" ONE "} {}", "the JSON is malformed at byte 77: something follows the value"},
         {"{\"inputs\":[{\"name\":\"image\",\"datatype\":\"BYTES\",\"shape\":[1],\"data\":[\"QUJD\"]},{}]}",
          "inputs: found more than 1, allowed is a list of one input"},
         {"{\"inputs\":[{\"parameters\":[]}]}", "inputs[0].parameters: found a list, allowed is an object"},
@@ -190,8 +195,9 @@ START_TEST(test_bad_shapes_are_refused)
         {PIXELS("[1,2,2,4]", "[]"), "inputs[0].shape: found [1,2,2,4], allowed for pixels is [N,h,w,3] or [h,w,3]"},
         {PIXELS("[4,3]", "[]"), "inputs[0].shape: found [4,3], allowed for pixels is [N,h,w,3] or [h,w,3]"},
         {PIXELS("[4,1,1,3]", "[]"), "inputs[0].shape: found 4 images, allowed are 3 in one request"},
-        {PIXELS("[3,2147483647,2147483647,3]", "[1]"), /* overflows */
-         "inputs[0].data: too short for the 18446744073709551615 elements of the shape"},
+        {PIXELS("[3,2147483647,2147483647,3]", "[1]"), "inputs[0].shape: its elements are more than any memory holds"},
+        {PIXELS("[2147483647,536870912,3]", "[1]"),
+         "inputs[0].data: too short for the 3458764512210026496 elements of the shape"},
         {PIXELS("[100000,100000,3]", "[1]"), "inputs[0].data: too short for the 30000000000 elements of the shape"},
         {VALUES("[1,3,1,2]", "[]"), "inputs[0].shape: found [1,3,1,2], allowed for pixel_values is [N,3,2,1]"},
         {VALUES("[3,2,1]", "[]"), "inputs[0].shape: found [3,2,1], allowed for pixel_values is [N,3,2,1]"},
@@ -205,34 +211,39 @@ END_TEST
 START_TEST(test_bad_data_is_refused)
 {
     static const char not_base64[] =
-        "inputs[0].data element 1: not base64 after 2 of its 4 characters, allowed are A-Z a-z 0-9 + / in groups of four, "
-        "the last one filled up with =";
+         "inputs[0].data element 1: not base64 after 2 of its 4 characters, allowed are A-Z a-z 0-9 + / in groups of "
+        "four, the last one filled up with =";
     static const struct {
         const char *json, *message;
     } cases[] = {
         {IMAGE("[1]", "\"QUJD\""), "inputs[0].data: found \"QUJD\", allowed is a list, flat or nested as the shape is"},
         {IMAGE("[1]", "[65,66,67]"), "inputs[0].data element 0: found 65, allowed is a picture as a string of base64"},
-        {IMAGE("[1]", "[[\"QUJD\"]]"), "inputs[0].data element 0: found a list, allowed is a picture as a string of base64"},
+        {IMAGE("[1]", "[[\"QUJD\"]]"),
+         "inputs[0].data element 0: found a list, allowed is a picture as a string of base64"},
         {IMAGE("[1]", "[\"\"]"), "inputs[0].data element 0: found \"\", allowed is a picture as a string of base64"},
         {IMAGE("[2]", "[\"QUJD\",\"QQ=A\"]"), not_base64},
         {IMAGE("[2]", "[\"QUJD\"]"), "inputs[0].data: a list has 1 elements, the shape needs 2"},
         {IMAGE("[1]", "[\"QUJD\",\"QUJD\"]"), "inputs[0].data: a list has more than the 1 elements of the shape"},
-        {PIXELS("[1,1,3]", "[0,0,256]"), "inputs[0].data element 2: found 256, allowed is a whole number from 0 to 255"},
+        {PIXELS("[1,1,3]", "[0,0,256]"),
+         "inputs[0].data element 2: found 256, allowed is a whole number from 0 to 255"},
         {PIXELS("[1,1,3]", "[0,-1,0]"), "inputs[0].data element 1: found -1, allowed is a whole number from 0 to 255"},
-        {PIXELS("[1,1,3]", "[0.5,0,0]"), "inputs[0].data element 0: found 0.5, allowed is a whole number from 0 to 255"},
-        {PIXELS("[1,1,3]", "[0,0,\"a\"]"), "inputs[0].data element 2: found \"a\", allowed is a whole number from 0 to 255"},
+        {PIXELS("[1,1,3]", "[0.5,0,0]"),
+         "inputs[0].data element 0: found 0.5, allowed is a whole number from 0 to 255"},
+        {PIXELS("[1,1,3]", "[0,0,\"a\"]"),
+         "inputs[0].data element 2: found \"a\", allowed is a whole number from 0 to 255"},
         {PIXELS("[1,1,3]", "[0,0,0,0]"), "inputs[0].data: a list has more than the 3 elements of the shape"},
         {PIXELS("[1,1,3]", "[0,  0]"), "inputs[0].data: a list has 2 elements, the shape needs 3"},
         {PIXELS("[1,1,3]", "[[[0,0,0],[0,0,0]]]"), "inputs[0].data: a list has more than the 1 elements of the shape"},
         {PIXELS("[1,2,3]", "[[[0,0,0],[0,0]]]"), "inputs[0].data: a list has 2 elements, the shape needs 3"},
-        {PIXELS("[1,2,3]", "[[[0,0,0],7,[8]]]"), "inputs[0].data element 3: found 7, allowed is a list, nested as the shape is"},
+        {PIXELS("[1,2,3]", "[[[0,0,0],7,[8]]]"),
+         "inputs[0].data element 3: found 7, allowed is a list, nested as the shape is"},
         {PIXELS("[1,2,3]", "[[0,0,0],[0,0,0]]"),
          "inputs[0].data element 0: found 0, allowed is a list, nested as the shape is"},
         {VALUES("[1,3,2,1]", "[0,0,0,0,0,1e39]"),
          "inputs[0].data element 5: found 1e39, allowed is a number in the range of FP32, of at most 127 characters"},
         {VALUES("[1,3,2,1]", "[0,0,null,0,0,0]"),
          "inputs[0].data element 2: found null, allowed is a number in the range of FP32, of at most 127 characters"},
-        {VALUES("[1,3,2,1]", "[0,0,NaN,0,0,0]"), "the JSON is malformed at byte 88: a value belongs here"},
+        {VALUES("[1,3,2,1]", "[0,0,NaN,0,0,0]"), "the JSON is malformed at byte 82: a value belongs here"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         assert_refused(cases[i].json, cases[i].message);
@@ -306,18 +317,20 @@ START_TEST(test_binary_sizes_must_add_up)
         {BINARY("pixels", "UINT8", "[1,1,3]", "3"), "rg", 2, PLACE "found 3, and 2 bytes follow the JSON"},
         {BINARY("pixels", "UINT8", "[1,1,3]", "4"), "rgbx", 4, PLACE "found 4, the shape needs 3"},
         {BINARY("pixels", "UINT8", "[1,1,3]", "0"), "", 0, PLACE "found 0, the shape needs 3"},
-        {BINARY("pixels", "UINT8", "[2147483647,2147483647,3]", "3"), "rgb", 3,
-         PLACE "found 3, the shape needs 13835058042397261827"},
+        {BINARY("pixels", "UINT8", "[2147483647,536870912,3]", "3"), "rgb", 3,
+         PLACE "found 3, the shape needs 3458764512210026496"},
         {BINARY("pixel_values", "FP32", "[1,3,2,1]", "6"), "123456", 6, PLACE "found 6, the shape needs 24"},
         {BINARY("image", "BYTES", "[1]", "3"), "\1\0\0", 3, PLACE "the data ends before the length of element 0 of 1"},
-        {BINARY("image", "BYTES", "[2]", "5"), "\1\0\0\0a", 5, PLACE "the data ends before the length of element 1 of 2"},
+        {BINARY("image", "BYTES", "[2]", "5"), "\1\0\0\0a", 5,
+         PLACE "the data ends before the length of element 1 of 2"},
         {BINARY("image", "BYTES", "[1]", "5"), "\2\0\0\0a", 5,
          PLACE "element 0 states 2 bytes, allowed is 1 to the 1 that are left"},
         {BINARY("image", "BYTES", "[1]", "5"), "\xFF\xFF\xFF\xFF" "a", 5,
          PLACE "element 0 states 4294967295 bytes, allowed is 1 to the 1 that are left"},
         {BINARY("image", "BYTES", "[1]", "4"), "\0\0\0\0", 4,
          PLACE "element 0 states 0 bytes, allowed is 1 to the 0 that are left"},
-        {BINARY("image", "BYTES", "[1]", "6"), "\1\0\0\0ab", 6, PLACE "1 bytes are left after the 1 elements of the shape"},
+        {BINARY("image", "BYTES", "[1]", "6"), "\1\0\0\0ab", 6,
+         PLACE "1 bytes are left after the 1 elements of the shape"},
         {BINARY("image", "BYTES", "[1]", "-1"), "", 0,
          PLACE "found -1, allowed is a whole number from 0 to 9223372036854775807"},
         {"{\"inputs\":[{\"name\":\"image\",\"datatype\":\"BYTES\",\"shape\":[1],\"data\":[\"QUJD\"],\"parameters\":"
@@ -372,8 +385,8 @@ END_TEST
 
 START_TEST(test_outputs_as_asked)
 {
-    assert_parsed("{\"outputs\":[{\"name\":\"embedding\",\"parameters\":{\"binary_data\":false}},{\"name\":\"probabilities\","
-                  "\"parameters\":{\"classification\":5,\"shared_memory_region\":\"x\"}}],"
+    assert_parsed("{\"outputs\":[{\"name\":\"embedding\",\"parameters\":{\"binary_data\":false}},"
+                  "{\"name\":\"probabilities\",\"parameters\":{\"classification\":5,\"shared_memory_region\":\"x\"}}],"
                   "\"parameters\":{\"binary_data_output\":true}," ONE "}");
     ck_assert_uint_eq(request.output_count, 2);
     ck_assert_int_eq(request.outputs[0].tensor, V2_EMBEDDING);
@@ -404,7 +417,8 @@ START_TEST(test_bad_outputs_and_parameters_are_refused)
         {"{" ONE ",\"outputs\":[{\"name\":\"scores\"}]}",
          "outputs[0].name: found \"scores\", allowed is \"logits\", \"probabilities\" or \"embedding\""},
         {"{" ONE ",\"outputs\":[{}]}", "outputs[0].name: missing, allowed is logits, probabilities or embedding"},
-        {"{" ONE ",\"outputs\":[{\"name\":\"logits\"},{\"name\":\"logits\"}]}", "outputs[1]: logits is asked for twice"},
+        {"{" ONE ",\"outputs\":[{\"name\":\"logits\"},{\"name\":\"logits\"}]}",
+         "outputs[1]: logits is asked for twice"},
         {"{" ONE ",\"outputs\":[{\"name\":\"logits\",\"parameters\":{\"binary_data\":1}}]}",
          "outputs[0].parameters.binary_data: found 1, allowed is true or false"},
         {"{" ONE ",\"outputs\":[{\"name\":\"logits\",\"parameters\":{\"classification\":0}}]}",
@@ -483,7 +497,8 @@ START_TEST(test_reply_in_json)
     ck_assert_uint_eq(v2_reply_infer(&out, &asked, &result), V2_ALL_JSON);
     ck_assert_str_eq(out.data, "{\"model_name\":\"vit\",\"model_version\":\"1\",\"id\":\"a\\\"b\",\"outputs\":["
                                "{\"name\":\"embedding\",\"datatype\":\"FP32\",\"shape\":[2,2],\"data\":[0.5,-2,3,4]},"
-                               "{\"name\":\"logits\",\"datatype\":\"FP32\",\"shape\":[2,3],\"data\":[1,3,2,-1,-1,0]}]}");
+                               "{\"name\":\"logits\",\"datatype\":\"FP32\",\"shape\":[2,3],\"data\":[1,3,2,-1,-1,"
+                               "0]}]}");
     strbuf_release(&out);
 }
 END_TEST
@@ -517,24 +532,24 @@ START_TEST(test_reply_with_classes)
 {
     struct v2_request asked = {.output_count = 1, .outputs = {{.tensor = V2_LOGITS, .classification = 2}}};
     struct v2_result unversioned = result;
-    static const char json[] = "{\"model_name\":\"vit\",\"outputs\":[{\"name\":\"logits\",\"datatype\":\"BYTES\",\"shape\":[2,2],"
-                               "\"parameters\":{\"binary_data_size\":44}}]}";
-    static const char binary[] = "\7\0\0\0" "3:1:d\"g" "\7\0\0\0" "2:2:fox" "\7\0\0\0" "0:2:fox" "\7\0\0\0" "-1:0:ca";
+    static const char reply[] = "{\"model_name\":\"vit\",\"outputs\":[{\"name\":\"logits\",\"datatype\":\"BYTES\","
+                                "\"shape\":[2,2],\"parameters\":{\"binary_data_size\":45}}]}"
+                                "\7\0\0\0" "3:1:d\"g" "\7\0\0\0" "2:2:fox" "\7\0\0\0" "0:2:fox" "\10\0\0\0" "-1:0:cat";
     struct strbuf out = {0};
     unversioned.model_version = NULL;
     v2_reply_infer(&out, &asked, &unversioned);
-    ck_assert_str_eq(out.data, "{\"model_name\":\"vit\",\"outputs\":[{\"name\":\"logits\",\"datatype\":\"BYTES\",\"shape\":[2,2],"
-                               "\"data\":[\"3:1:d\\\"g\",\"2:2:fox\",\"0:2:fox\",\"-1:0:cat\"]}]}");
+    ck_assert_str_eq(out.data, "{\"model_name\":\"vit\",\"outputs\":[{\"name\":\"logits\",\"datatype\":\"BYTES\","
+                               "\"shape\":[2,2],\"data\":[\"3:1:d\\\"g\",\"2:2:fox\",\"0:2:fox\",\"-1:0:cat\"]}]}");
     strbuf_release(&out);
     asked.outputs[0].binary = true;
-    ck_assert_uint_eq(v2_reply_infer(&out, &asked, &unversioned), sizeof json - 1 + 0);
-    ck_assert_uint_eq(out.length, sizeof json - 1 + 45);
-    ck_assert_mem_eq(out.data + sizeof json - 1, binary, 33);
-    ck_assert_mem_eq(out.data + sizeof json - 1 + 33, "\10\0\0\0-1:0:cat", 12);
+    ck_assert_uint_eq(v2_reply_infer(&out, &asked, &unversioned), sizeof reply - 1 - 45);
+    ck_assert_uint_eq(out.length, sizeof reply - 1);
+    ck_assert_mem_eq(out.data, reply, sizeof reply - 1);
     strbuf_release(&out);
     asked.outputs[0] = (struct v2_output){.tensor = V2_LOGITS, .classification = 1000};
     v2_reply_infer(&out, &asked, &unversioned);
-    ck_assert_ptr_nonnull(strstr(out.data, "\"shape\":[2,3],\"data\":[\"3:1:d\\\"g\",\"2:2:fox\",\"1:0:cat\",\"0:2:fox\","));
+    ck_assert_ptr_nonnull(strstr(out.data, "\"shape\":[2,3],\"data\":[\"3:1:d\\\"g\",\"2:2:fox\",\"1:0:cat\",\"0:2:"
+                                           "fox\","));
     strbuf_release(&out);
 }
 END_TEST
@@ -549,11 +564,11 @@ START_TEST(test_reply_of_metadata)
                                "\"classification\",\"statistics\",\"model_repository\"]}");
     strbuf_release(&out);
     v2_reply_model(&out, &model);
-    ck_assert_str_eq(out.data, "{\"name\":\"v\\\"it\",\"versions\":[\"3\"],\"platform\":\"vitd\",\"inputs\":["
-                               "{\"name\":\"image\",\"datatype\":\"BYTES\",\"shape\":[-1]},"
+    ck_assert_str_eq(out.data, "{\"name\":\"v\\\"it\",\"versions\":[\"3\"],\"platform\":\"vitd\","
+                               "\"inputs\":[{\"name\":\"image\",\"datatype\":\"BYTES\",\"shape\":[-1]},"
                                "{\"name\":\"pixels\",\"datatype\":\"UINT8\",\"shape\":[-1,-1,-1,3]},"
-                               "{\"name\":\"pixel_values\",\"datatype\":\"FP32\",\"shape\":[-1,3,224,160]}],\"outputs\":["
-                               "{\"name\":\"logits\",\"datatype\":\"FP32\",\"shape\":[-1,1000]},"
+                               "{\"name\":\"pixel_values\",\"datatype\":\"FP32\",\"shape\":[-1,3,224,160]}],"
+                               "\"outputs\":[{\"name\":\"logits\",\"datatype\":\"FP32\",\"shape\":[-1,1000]},"
                                "{\"name\":\"probabilities\",\"datatype\":\"FP32\",\"shape\":[-1,1000]},"
                                "{\"name\":\"embedding\",\"datatype\":\"FP32\",\"shape\":[-1,192]}]}");
     strbuf_release(&out);
@@ -575,8 +590,8 @@ START_TEST(test_reply_of_statistics)
 {
     const struct v2_batch_stats batches[] = {{1, {1, 2}, {3, 4}, {5, 6}}, {8, {7, 8}, {9, 10}, {11, 12}}};
     const struct v2_model_stats models[] = {
-        {"a", "1", 1700000000123, 20, 12, {1, 11}, {2, 12}, {3, 13}, {4, 14}, {5, 15}, {6, 16}, {7, 17}, {8, UINT64_MAX},
-         batches, 2},
+        {"a", "1", 1700000000123, 20, 12, {1, 11}, {2, 12}, {3, 13}, {4, 14}, {5, 15}, {6, 16}, {7, 17},
+         {8, UINT64_MAX}, batches, 2},
         {.name = "b"},
     };
     struct strbuf out = {0};
@@ -584,16 +599,18 @@ START_TEST(test_reply_of_statistics)
     ck_assert_str_eq(
         out.data,
         "{\"model_stats\":[{\"name\":\"a\",\"version\":\"1\",\"last_inference\":1700000000123,\"inference_count\":20,"
-        "\"execution_count\":12,\"inference_stats\":{\"success\":{\"count\":1,\"ns\":11},\"fail\":{\"count\":2,\"ns\":12},"
-        "\"queue\":{\"count\":3,\"ns\":13},\"compute_input\":{\"count\":4,\"ns\":14},\"compute_infer\":{\"count\":5,\"ns\":15},"
-        "\"compute_output\":{\"count\":6,\"ns\":16},\"cache_hit\":{\"count\":7,\"ns\":17},\"cache_miss\":{\"count\":8,\"ns\":"
-        "18446744073709551615}},\"batch_stats\":[{\"batch_size\":1,\"compute_input\":{\"count\":1,\"ns\":2},\"compute_infer\":"
-        "{\"count\":3,\"ns\":4},\"compute_output\":{\"count\":5,\"ns\":6}},{\"batch_size\":8,\"compute_input\":{\"count\":7,"
+        "\"execution_count\":12,\"inference_stats\":{\"success\":{\"count\":1,\"ns\":11},\"fail\":{\"count\":2,"
+        "\"ns\":12},\"queue\":{\"count\":3,\"ns\":13},\"compute_input\":{\"count\":4,\"ns\":14},"
+        "\"compute_infer\":{\"count\":5,\"ns\":15},\"compute_output\":{\"count\":6,\"ns\":16},"
+        "\"cache_hit\":{\"count\":7,\"ns\":17},\"cache_miss\":{\"count\":8,\"ns\":18446744073709551615}},"
+        "\"batch_stats\":[{\"batch_size\":1,\"compute_input\":{\"count\":1,\"ns\":2},\"compute_infer\":{\"count\":3,"
+        "\"ns\":4},\"compute_output\":{\"count\":5,\"ns\":6}},{\"batch_size\":8,\"compute_input\":{\"count\":7,"
         "\"ns\":8},\"compute_infer\":{\"count\":9,\"ns\":10},\"compute_output\":{\"count\":11,\"ns\":12}}]},"
-        "{\"name\":\"b\",\"last_inference\":0,\"inference_count\":0,\"execution_count\":0,\"inference_stats\":{\"success\":"
-        "{\"count\":0,\"ns\":0},\"fail\":{\"count\":0,\"ns\":0},\"queue\":{\"count\":0,\"ns\":0},\"compute_input\":{\"count\":0,"
-        "\"ns\":0},\"compute_infer\":{\"count\":0,\"ns\":0},\"compute_output\":{\"count\":0,\"ns\":0},\"cache_hit\":{\"count\":0,"
-        "\"ns\":0},\"cache_miss\":{\"count\":0,\"ns\":0}},\"batch_stats\":[]}]}");
+        "{\"name\":\"b\",\"last_inference\":0,\"inference_count\":0,\"execution_count\":0,"
+        "\"inference_stats\":{\"success\":{\"count\":0,\"ns\":0},\"fail\":{\"count\":0,\"ns\":0},"
+        "\"queue\":{\"count\":0,\"ns\":0},\"compute_input\":{\"count\":0,\"ns\":0},\"compute_infer\":{\"count\":0,"
+        "\"ns\":0},\"compute_output\":{\"count\":0,\"ns\":0},\"cache_hit\":{\"count\":0,\"ns\":0},"
+        "\"cache_miss\":{\"count\":0,\"ns\":0}},\"batch_stats\":[]}]}");
     strbuf_release(&out);
 }
 END_TEST

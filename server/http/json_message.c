@@ -230,7 +230,7 @@ bool json_message_base64(struct json_message *message, uint8_t *out, size_t *len
     json_text_copy(&text, (char *)out, text.length, &spelt);
     return base64_decode(out, length, (const char *)out, spelt, &sound) ||
            json_message_say(message,
-                            "not base64 after %zu of its %zu characters, allowed are A-Z a-z 0-9 + / in groups of four, "
-                            "the last one filled up with =",
+                            "not base64 after %zu of its %zu characters, allowed are A-Z a-z 0-9 + / in groups of "
+                            "four, the last one filled up with =",
                             sound, spelt);
 }

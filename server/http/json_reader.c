@@ -59,10 +59,9 @@ enum json_type json_reader_peek(struct json_reader *reader)
         return JSON_BOOL;
     case 'n':
         return JSON_NULL;
-    case '-':
-    case '0' ... '9':
-        return JSON_NUMBER;
     default:
+        if (*reader->at == '-' || (*reader->at >= '0' && *reader->at <= '9'))
+            return JSON_NUMBER;
         fault(reader, "a value belongs here");
         return JSON_INVALID;
     }

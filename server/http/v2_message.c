@@ -84,7 +84,7 @@ static bool read_binary_size(struct json_message *message, void *into)
     struct draft *draft = into;
     if (!draft->header)
         return json_message_say(message, "needs the header Inference-Header-Content-Length, the JSON's length");
-    return json_message_unsigned(message, 0, SIZE_MAX, &draft->binary_size);
+    return json_message_unsigned(message, 0, INT64_MAX, &draft->binary_size);
 }
 
 static bool read_input_parameters(struct json_message *message, void *into)
@@ -114,6 +114,16 @@ static bool refuse_shape(struct json_message *message, const struct draft *draft
     return json_message_say(message, "found [%s], allowed for %s is %s", found, v2_input_names[input->type], allowed);
 }
 
+/* Whether the tensor's bytes can be counted. */
+static bool is_countable(const struct v2_input *input)
+{
+    size_t bytes = sizeof(float);
+    for (size_t i = 0; i < input->dimensions; i++)
+        if (__builtin_mul_overflow(bytes, input->shape[i], &bytes))
+            return false;
+    return true;
+}
+
 /* What the shape means, given the datatype. */
 static bool check_shape(struct json_message *message, struct draft *draft)
 {
@@ -136,6 +146,10 @@ static bool check_shape(struct json_message *message, struct draft *draft)
     }
     if (!fits)
         return refuse_shape(message, draft);
+    if (!is_countable(input)) {
+        json_message_enter(message, ".shape");
+        return json_message_say(message, "its elements are more than any memory holds");
+    }
     if (images > draft->limits->max_images) {
         json_message_enter(message, ".shape");
         return json_message_say(message, "found %zu images, allowed are %zu in one request", images,

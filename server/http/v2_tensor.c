@@ -13,14 +13,18 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the protocol's tensors are little-endian");
 
-/* Numbers (of BYTES: files) in the tensor, SIZE_MAX if that cannot be counted. */
+/* Numbers (of BYTES: files) in the tensor. The product fits, and so does its size in bytes: v2_parse() saw to that. */
 static size_t count_elements(const struct v2_input *input)
 {
     size_t count = 1;
     for (size_t i = 0; i < input->dimensions; i++)
-        if (__builtin_mul_overflow(count, input->shape[i], &count))
-            return SIZE_MAX;
+        count *= input->shape[i];
     return count;
+}
+
+static size_t element_bytes(const struct v2_input *input)
+{
+    return input->type == V2_FP32 ? sizeof(float) : sizeof(uint8_t);
 }
 
 /* Images of equal size one after the other. */
@@ -114,19 +118,6 @@ static bool is_nested(struct json_reader reader)
     return json_reader_open(&reader, JSON_LIST) && json_reader_peek(&reader) == JSON_LIST;
 }
 
-static void *allocate(enum v2_datatype type, size_t count, const struct v2_contents *contents)
-{
-    switch (type) {
-    case V2_BYTES: /* base64 is longer than what it means */
-        return malloc(contents->json_length);
-    case V2_UINT8:
-        return malloc(count);
-    case V2_FP32:
-        return calloc(count, sizeof(float));
-    }
-    return NULL;
-}
-
 bool v2_read_json(struct v2_request *request, const struct v2_contents *contents, struct json_message *message)
 {
     const enum v2_datatype type = request->input.type;
@@ -134,7 +125,8 @@ bool v2_read_json(struct v2_request *request, const struct v2_contents *contents
     filling.levels = is_nested(contents->json) ? request->input.dimensions : 1;
     if (filling.count > contents->json_length / 2)
         return json_message_say(message, "too short for the %zu elements of the shape", filling.count);
-    request->memory = allocate(type, filling.count, contents);
+    /* base64 is longer than what it means */
+    request->memory = malloc(type == V2_BYTES ? contents->json_length : filling.count * element_bytes(&request->input));
     if (!request->memory)
         return json_message_no_memory(message);
     filling.free = request->memory;
@@ -142,7 +134,7 @@ bool v2_read_json(struct v2_request *request, const struct v2_contents *contents
     if (!read_list(message, &filling, 0))
         return false;
     if (type != V2_BYTES)
-        slice(request, request->memory, filling.count * (type == V2_FP32 ? sizeof(float) : 1));
+        slice(request, request->memory, filling.count * element_bytes(&request->input));
     return true;
 }
 
@@ -190,11 +182,9 @@ static bool read_floats(struct v2_request *request, const struct v2_contents *co
 
 bool v2_read_binary(struct v2_request *request, const struct v2_contents *contents, struct json_message *message)
 {
-    size_t bytes = count_elements(&request->input);
+    const size_t bytes = count_elements(&request->input) * element_bytes(&request->input);
     if (request->input.type == V2_BYTES)
         return read_files(request, contents, message);
-    if (request->input.type == V2_FP32 && __builtin_mul_overflow(bytes, sizeof(float), &bytes))
-        bytes = SIZE_MAX;
     if (bytes != contents->binary_length)
         return json_message_say(message, "found %zu, the shape needs %zu", contents->binary_length, bytes);
     if (request->input.type == V2_FP32)
