@@ -68,7 +68,7 @@ struct model_metrics {
     atomic_uint_fast64_t images, cache_hits, cache_misses;
     atomic_uint_fast64_t requests[MAX_ROUTES][CODE_COUNT];
     struct histogram batch, durations[DURATION_COUNT];
-    struct sum batches[METRICS_MAX_BATCH + 1];
+    struct sum succeeded, failed, batches[METRICS_MAX_BATCH + 1];
     atomic_int_fast64_t last_inference_ms;
 };
 
@@ -187,17 +187,21 @@ static size_t route_index(struct metrics *metrics, const char *route)
     return MAX_ROUTES - 1;
 }
 
-void metrics_request(struct metrics *metrics, const char *route, struct model_metrics *model, int code)
-{
-    size_t row = 0;
-    while (row < CODE_COUNT - 1 && codes[row] != code)
-        row++;
-    add(&(model ? model : &metrics->none)->requests[route_index(metrics, route)][row], 1);
-}
 
 void metrics_images(struct model_metrics *model, size_t images)
 {
     add(&model->images, images);
+}
+
+static void add_to_sum(struct sum *sum, double seconds)
+{
+    add(&sum->count, 1);
+    add(&sum->nanoseconds, (uint64_t)(seconds * 1e9));
+}
+
+static struct metrics_sum read_sum(const struct sum *sum)
+{
+    return (struct metrics_sum){value_of(&sum->count), (double)value_of(&sum->nanoseconds) / 1e9};
 }
 
 void metrics_cache(struct model_metrics *model, bool hit)
@@ -225,8 +229,7 @@ void metrics_batch(struct model_metrics *model, size_t batch_size, double second
     clock_gettime(CLOCK_REALTIME, &now);
     observe(&model->batch, batch_bounds, BATCH_BUCKETS, (double)batch_size);
     add(&model->batch.sum, batch_size);
-    add(&sum->count, 1);
-    add(&sum->nanoseconds, (uint64_t)(seconds * 1e9));
+    add_to_sum(sum, seconds);
     atomic_store_explicit(&model->last_inference_ms, (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000,
                           memory_order_relaxed);
 }
@@ -238,6 +241,17 @@ void metrics_duration(struct metrics *metrics, enum metrics_duration which, stru
     struct histogram *histogram = &(model ? model : &metrics->none)->durations[which];
     observe(histogram, duration_bounds, DURATION_BUCKETS, seconds);
     add(&histogram->sum, (uint64_t)(seconds * 1e9));
+}
+
+void metrics_request(struct metrics *metrics, const char *route, struct model_metrics *model, int code, double seconds)
+{
+    size_t row = 0;
+    struct model_metrics *counted = model ? model : &metrics->none;
+    while (row < CODE_COUNT - 1 && codes[row] != code)
+        row++;
+    add(&counted->requests[route_index(metrics, route)][row], 1);
+    add_to_sum(code < 400 ? &counted->succeeded : &counted->failed, seconds);
+    metrics_duration(metrics, DURATION_REQUEST, model, seconds);
 }
 
 void metrics_inflight(struct metrics *metrics, int change)
@@ -474,18 +488,15 @@ uint64_t metrics_total_images(const struct metrics *metrics)
 void metrics_read(const struct model_metrics *model, struct metrics_counts *counts)
 {
     *counts = (struct metrics_counts){
+        .succeeded = read_sum(&model->succeeded),
+        .failed = read_sum(&model->failed),
         .images = value_of(&model->images),
         .cache_hits = value_of(&model->cache_hits),
         .cache_misses = value_of(&model->cache_misses),
         .last_inference_ms = atomic_load_explicit(&model->last_inference_ms, memory_order_relaxed),
     };
-    for (size_t route = 0; route < MAX_ROUTES; route++)
-        for (size_t row = 0; row < CODE_COUNT; row++)
-            *(codes[row] && codes[row] < 400 ? &counts->succeeded : &counts->failed) +=
-                value_of(&model->requests[route][row]);
     for (size_t i = 0; i < DURATION_COUNT; i++)
         counts->durations[i] = sum_of(&model->durations[i]);
     for (size_t i = 0; i <= METRICS_MAX_BATCH; i++)
-        counts->batches[i] = (struct metrics_sum){value_of(&model->batches[i].count),
-                                                  (double)value_of(&model->batches[i].nanoseconds) / 1e9};
+        counts->batches[i] = read_sum(&model->batches[i]);
 }

@@ -21,6 +21,7 @@ enum metrics_reject {
     REJECT_DRAINING, REJECT_MALFORMED, REJECT_UNAUTHORIZED, REJECT_COUNT
 };
 
+/* DURATION_REQUEST is observed by metrics_request() */
 enum metrics_duration { DURATION_REQUEST, DURATION_QUEUE, DURATION_PREPROCESS, DURATION_INFERENCE, DURATION_COUNT };
 
 /* NULL when memory is short. */
@@ -34,7 +35,7 @@ struct model_metrics *metrics_model(struct metrics *metrics, const char *id);
 void metrics_set_model_info(struct metrics *metrics, struct model_metrics *model, const char *labels);
 
 /* route is one of the route table's names (a string literal, compared by content; at most 64 different ones). */
-void metrics_request(struct metrics *metrics, const char *route, struct model_metrics *model, int code);
+void metrics_request(struct metrics *metrics, const char *route, struct model_metrics *model, int code, double seconds);
 void metrics_images(struct model_metrics *model, size_t images);
 void metrics_rejected(struct metrics *metrics, enum metrics_reject reason);
 void metrics_batch(struct model_metrics *model, size_t batch_size, double seconds);
@@ -61,7 +62,7 @@ struct metrics_sum {
 };
 enum { METRICS_MAX_BATCH = 256 };
 struct metrics_counts {
-    uint64_t succeeded, failed; /* requests: below 400, and the others */
+    struct metrics_sum succeeded, failed; /* requests: below 400, and the others */
     uint64_t images;
     struct metrics_sum durations[DURATION_COUNT];
     uint64_t cache_hits, cache_misses;

@@ -45,10 +45,10 @@ static void assert_line(const char *text, const char *line)
 
 START_TEST(test_counters_carry_their_labels)
 {
-    metrics_request(metrics, "classify", one, 200);
-    metrics_request(metrics, "classify", one, 200);
-    metrics_request(metrics, "classify", two, 422);
-    metrics_request(metrics, "healthz", NULL, 200);
+    metrics_request(metrics, "classify", one, 200, 0.25);
+    metrics_request(metrics, "classify", one, 200, 0.25);
+    metrics_request(metrics, "classify", two, 422, 0.25);
+    metrics_request(metrics, "healthz", NULL, 200, 0.25);
     metrics_images(one, 3);
     metrics_rejected(metrics, REJECT_QUEUE_FULL);
     metrics_inflight(metrics, 1);
@@ -97,7 +97,7 @@ START_TEST(test_every_family_is_declared_once)
         "vitd_cache_bytes",
         "process_cpu_seconds_total", "process_resident_memory_bytes", "process_virtual_memory_bytes",
         "process_open_fds", "process_max_fds", "process_start_time_seconds"};
-    metrics_request(metrics, "classify", one, 200);
+    metrics_request(metrics, "classify", one, 200, 0.25);
     metrics_rejected(metrics, REJECT_TIMEOUT);
     char *text = render();
     for (size_t i = 0; i < sizeof families / sizeof families[0]; i++) {
@@ -128,9 +128,9 @@ END_TEST
 START_TEST(test_counts_can_be_read)
 {
     struct metrics_counts counts;
-    metrics_request(metrics, "classify", one, 200);
-    metrics_request(metrics, "embed", one, 200);
-    metrics_request(metrics, "embed", one, 429);
+    metrics_request(metrics, "classify", one, 200, 0.25);
+    metrics_request(metrics, "embed", one, 200, 0.25);
+    metrics_request(metrics, "embed", one, 429, 0.25);
     metrics_batch(one, 3, 0.25);
     metrics_batch(one, 3, 0.5);
     metrics_batch(one, 2, 1);
@@ -139,8 +139,10 @@ START_TEST(test_counts_can_be_read)
     metrics_cache(one, false);
     metrics_cache(one, false);
     metrics_read(one, &counts);
-    ck_assert_uint_eq(counts.succeeded, 2);
-    ck_assert_uint_eq(counts.failed, 1);
+    ck_assert_uint_eq(counts.succeeded.count, 2);
+    ck_assert_double_eq_tol(counts.succeeded.seconds, 0.5, 1e-6);
+    ck_assert_uint_eq(counts.failed.count, 1);
+    ck_assert_uint_eq(counts.durations[DURATION_REQUEST].count, 3);
     ck_assert_uint_eq(counts.batches[3].count, 2);
     ck_assert_double_eq_tol(counts.batches[3].seconds, 0.75, 1e-6);
     ck_assert_uint_eq(counts.batches[2].count, 1);
@@ -150,7 +152,7 @@ START_TEST(test_counts_can_be_read)
     ck_assert_uint_eq(counts.cache_misses, 2);
     ck_assert_int_gt(counts.last_inference_ms, 1600000000000);
     metrics_read(two, &counts);
-    ck_assert_uint_eq(counts.succeeded + counts.failed + counts.images, 0);
+    ck_assert_uint_eq(counts.succeeded.count + counts.failed.count + counts.images, 0);
 }
 END_TEST
 

@@ -21,7 +21,6 @@ static void put_state(struct request *request)
 enum outcome request_ask_loader(struct request *request, enum loader_wish wish)
 {
     struct model *model = NULL;
-    char names[400];
     if (request->asked_id[0]) { /* it has done it */
         put_state(request);
         return OUTCOME_REPLY;
@@ -29,9 +28,7 @@ enum outcome request_ask_loader(struct request *request, enum loader_wish wish)
     const char *version = *request->version ? request->version : NULL;
     if (registry_find(request->service->registry, request->name, version, &model, request->load_id) == FOUND_NOTHING) {
         request->load_id[0] = '\0';
-        registry_names(request->service->registry, names, sizeof names);
-        problem_set(&request->problem, 404, "model_not_found", "there is no model '%.80s'; this server has %s",
-                    request->name, names);
+        request_unknown_model(request, request->name);
         return OUTCOME_REPLY;
     }
     model_unref(model);

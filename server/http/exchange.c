@@ -96,8 +96,7 @@ static void record(const struct request *request)
     struct metrics *metrics = request->service->metrics;
     const double seconds = (double)(job_clock_us() - request->start_us) / 1e6;
     struct model_metrics *model = request->model ? request->model->metrics : NULL;
-    metrics_request(metrics, request->route ? request->route->name : "other", model, request->status);
-    metrics_duration(metrics, DURATION_REQUEST, model, seconds);
+    metrics_request(metrics, request->route ? request->route->name : "other", model, request->status, seconds);
     count_rejection(request);
     write_log(request, seconds);
 }
@@ -403,18 +402,6 @@ static void collect(struct request *request, const char *bytes, size_t length)
     request->body_length += length;
 }
 
-/* On the worker that finished the job's last image. */
-static void job_done(struct job *job)
-{
-    struct request *request = job->owner;
-    struct MHD_Connection *mhd = request->mhd;
-    routes_finish(request, job);
-    job_free(job);
-    request_release_bytes(request);
-    request->stage = STAGE_WORKED;
-    MHD_resume_connection(mhd); /* the request may be gone from here on */
-}
-
 /* On the loader's thread. */
 static void model_loaded(void *context, struct model *model, vit_status status, const vit_error *error)
 {
@@ -437,15 +424,31 @@ static enum MHD_Result ask_loader(struct request *request)
     return MHD_YES;
 }
 
+static void job_done(struct job *job);
+
 static void push(struct request *request)
 {
     struct job *job = request->job;
     job->client_fd = connection_fd(request->connection);
     job->done = job_done;
     request->job = NULL;
-    request->stage = STAGE_WORKING;
-    MHD_suspend_connection(request->mhd);
     queue_push(request->service->queue, job);
+}
+
+/* On the worker that finished the job's last image. */
+static void job_done(struct job *job)
+{
+    struct request *request = job->owner;
+    struct MHD_Connection *mhd = request->mhd;
+    const enum outcome outcome = routes_finish(request, job);
+    job_free(job);
+    if (outcome == OUTCOME_WORK) { /* the connection is suspended still */
+        push(request);
+        return;
+    }
+    request_release_bytes(request);
+    request->stage = STAGE_WORKED;
+    MHD_resume_connection(mhd); /* the request may be gone from here on */
 }
 
 static enum MHD_Result end_of_body(struct request *request)
@@ -458,6 +461,8 @@ static enum MHD_Result end_of_body(struct request *request)
     case OUTCOME_LOAD:
         return ask_loader(request);
     case OUTCOME_WORK:
+        request->stage = STAGE_WORKING;
+        MHD_suspend_connection(request->mhd);
         push(request);
     }
     return MHD_YES;

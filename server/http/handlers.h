@@ -31,12 +31,39 @@ enum outcome handle_readyz(struct request *request);
 enum outcome handle_metrics(struct request *request);
 enum outcome handle_debug_queue(struct request *request);
 
+/* v2.c: the Open Inference Protocol */
+enum outcome handle_v2_server(struct request *request);
+enum outcome handle_v2_live(struct request *request);
+enum outcome handle_v2_ready(struct request *request);
+enum outcome handle_v2_model(struct request *request);
+enum outcome handle_v2_model_ready(struct request *request);
+enum outcome handle_v2_infer(struct request *request);
+void parse_v2_infer(struct request *request);
+void finish_v2_infer(struct request *request, const struct job *job);
+enum outcome handle_v2_stats(struct request *request);
+enum outcome handle_v2_index(struct request *request);
+
+/* others.c: Hugging Face, TorchServe */
+enum outcome handle_hf(struct request *request);
+void parse_hf(struct request *request);
+void finish_hf(struct request *request, const struct job *job);
+enum outcome handle_ping(struct request *request);
+void finish_predictions(struct request *request, const struct job *job);
+
 /* admin.c: models brought into memory, and out of it */
 enum outcome handle_load(struct request *request);
 enum outcome handle_reload(struct request *request);
 enum outcome handle_unload(struct request *request);
 
 /* ---- shared by them ---- */
+
+/* A 404 that says which models there are. */
+void request_unknown_model(struct request *request, const char *name);
+/* What a failed image means to the client. */
+void request_image_problem(struct request *request, const struct job_image *image);
+
+/* The route's `parse` is to be called on a worker, where it makes the job. */
+enum outcome request_parse_on_worker(struct request *request);
 
 /* The loader is asked for what the path names; called again when it has done so, writes the reply. */
 enum outcome request_ask_loader(struct request *request, enum loader_wish wish);

@@ -103,6 +103,9 @@ enum outcome handle_images(struct request *request)
     request->images = count;
     if (!files)
         request_out_of_memory(request);
+    else if (count > 1 && request->route->one_image)
+        problem_set(&request->problem, 400, "one_image_only", "there are %zu images, and here is an answer for one: send one, "
+                    "or several to /classify", count);
     else if (count > 1 && request->wants_picture)
         problem_set(&request->problem, 400, "one_image_only",
                     "a picture shows one image, and there are %zu: send one, or Accept: application/json", count);

@@ -21,7 +21,7 @@ enum outcome handle_models(struct request *request)
 /* Of a model that is not in memory it tells what it can: nobody has to wait for it. */
 enum outcome handle_model(struct request *request)
 {
-    char id[MODEL_ID_BYTES], names[400];
+    char id[MODEL_ID_BYTES];
     struct listed listed;
     struct model *model = NULL;
     struct registry *registry = request->service->registry;
@@ -32,9 +32,7 @@ enum outcome handle_model(struct request *request)
         listed_release(&listed);
         return OUTCOME_REPLY;
     }
-    registry_names(registry, names, sizeof names);
-    problem_set(&request->problem, 404, "model_not_found", "there is no model '%.80s'; this server has %s", request->name,
-                names);
+    request_unknown_model(request, request->name);
     return OUTCOME_REPLY;
 }
 

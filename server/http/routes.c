@@ -17,6 +17,13 @@
 #define POST_IMAGES .method = "POST", .role = ROLE_INFER, .takes_images = true, .needs_models = true, .handle = handle_images
 #define INSIDE .method = "GET", .role = ROLE_INFER, .needs_models = true, .model = MODEL_IN_PATH, .handle = handle_inside
 
+#define V2 .errors = ERRORS_PLAIN
+#define V2_MODEL .method = "GET", .role = ROLE_INFER, .needs_models = true, .model = MODEL_IN_PATH, V2
+#define V2_INFER .method = "POST", .role = ROLE_INFER, .takes_images = true, .needs_models = true, .model = MODEL_IN_PATH, V2, \
+     .handle = handle_v2_infer, .parse = parse_v2_infer, .finish = finish_v2_infer
+#define IMAGE_FOR_PATH .role = ROLE_INFER, .takes_images = true, .needs_models = true, .model = MODEL_IN_PATH, \
+     .parameters = BIT(TOP_K) | BIT(FUNCTION), .one_image = true
+
 static const struct route routes[] = {
     {.name = "classify", .path = "/classify", POST_IMAGES, .model = MODEL_IN_QUERY, .parameters = CLASSIFICATION,
      .finish = finish_classify},
@@ -34,6 +41,34 @@ static const struct route routes[] = {
     {.name = "filters.png", .path = "/models/{name}/filters.png", INSIDE, .finish = finish_filters_png},
     {.name = "positions", .path = "/models/{name}/positions", INSIDE, .finish = finish_positions},
     {.name = "positions.png", .path = "/models/{name}/positions.png", INSIDE, .finish = finish_positions_png},
+    {.name = "v2", .method = "GET", .path = "/v2", .role = ROLE_OPEN, V2, .handle = handle_v2_server},
+    {.name = "v2-live", .method = "GET", .path = "/v2/health/live", .role = ROLE_OPEN, V2, .handle = handle_v2_live},
+    {.name = "v2-ready", .method = "GET", .path = "/v2/health/ready", .role = ROLE_OPEN, V2, .handle = handle_v2_ready},
+    {.name = "v2-stats", .method = "GET", .path = "/v2/models/stats", .role = ROLE_METRICS, V2, .needs_models = true,
+     .handle = handle_v2_stats},
+    {.name = "v2-model", .path = "/v2/models/{name}", V2_MODEL, .handle = handle_v2_model},
+    {.name = "v2-model", .path = "/v2/models/{name}/versions/{version}", V2_MODEL, .handle = handle_v2_model},
+    {.name = "v2-model-ready", .method = "GET", .path = "/v2/models/{name}/ready", .role = ROLE_OPEN, V2,
+     .needs_models = true, .handle = handle_v2_model_ready},
+    {.name = "v2-model-ready", .method = "GET", .path = "/v2/models/{name}/versions/{version}/ready", .role = ROLE_OPEN,
+     V2, .needs_models = true, .handle = handle_v2_model_ready},
+    {.name = "v2-infer", .path = "/v2/models/{name}/infer", V2_INFER},
+    {.name = "v2-infer", .path = "/v2/models/{name}/versions/{version}/infer", V2_INFER},
+    {.name = "v2-stats", .path = "/v2/models/{name}/stats", V2_MODEL, .handle = handle_v2_stats},
+    {.name = "v2-stats", .path = "/v2/models/{name}/versions/{version}/stats", V2_MODEL, .handle = handle_v2_stats},
+    {.name = "v2-index", .method = "POST", .path = "/v2/repository/index", .role = ROLE_INFER, V2, .needs_models = true,
+     .handle = handle_v2_index},
+    {.name = "v2-load", .method = "POST", .path = "/v2/repository/models/{name}/load", .role = ROLE_ADMIN, V2,
+     .needs_models = true, .handle = handle_reload},
+    {.name = "v2-unload", .method = "POST", .path = "/v2/repository/models/{name}/unload", .role = ROLE_ADMIN, V2,
+     .needs_models = true, .handle = handle_unload},
+    {.name = "hf", .method = "POST", .path = "/hf/{name}", IMAGE_FOR_PATH, .errors = ERRORS_PLAIN, .handle = handle_hf,
+     .parse = parse_hf, .finish = finish_hf},
+    {.name = "predictions", .method = "POST", .path = "/predictions/{name}", IMAGE_FOR_PATH, .handle = handle_images,
+     .finish = finish_predictions},
+    {.name = "predictions", .method = "POST", .path = "/predictions/{name}/{version}", IMAGE_FOR_PATH,
+     .handle = handle_images, .finish = finish_predictions},
+    {.name = "ping", .method = "GET", .path = "/ping", .role = ROLE_OPEN, .handle = handle_ping},
     {.name = "load", .method = "POST", .path = "/models/{name}/load", .role = ROLE_ADMIN, .needs_models = true,
      .handle = handle_load},
     {.name = "reload", .method = "POST", .path = "/models/{name}/reload", .role = ROLE_ADMIN, .needs_models = true,
@@ -236,9 +271,16 @@ static void check_body(struct request *request)
         problem_set(&request->problem, 413, "body_too_large", "the body is larger than limits.max_body_bytes, %zu", limit);
 }
 
-static void find_model(struct request *request)
+void request_unknown_model(struct request *request, const char *name)
 {
     char names[400];
+    registry_names(request->service->registry, names, sizeof names);
+    problem_set(&request->problem, 404, "model_not_found", "there is no model '%.80s%s%s'; this server has %s", name,
+                *request->version ? ":" : "", request->version, names);
+}
+
+static void find_model(struct request *request)
+{
     struct registry *registry = request->service->registry;
     const bool in_path = request->route->model == MODEL_IN_PATH;
     const char *name = in_path ? request->name : request->choices.model;
@@ -256,9 +298,7 @@ static void find_model(struct request *request)
         request->load_id[0] = '\0';
         break;
     case FOUND_NOTHING:
-        registry_names(registry, names, sizeof names);
-        problem_set(&request->problem, 404, "model_not_found", "there is no model '%.80s%s%s'; this server has %s", name,
-                    *request->version ? ":" : "", request->version, names);
+        request_unknown_model(request, name);
     }
 }
 
@@ -356,6 +396,20 @@ bool request_make_job(struct request *request, size_t images)
     return true;
 }
 
+void request_image_problem(struct request *request, const struct job_image *image)
+{
+    reply_image_problem(image, &request->problem);
+}
+
+enum outcome request_parse_on_worker(struct request *request)
+{
+    if (!request_make_job(request, 1))
+        return OUTCOME_REPLY;
+    request->job->without_image = true;
+    request->single = true;
+    return OUTCOME_WORK;
+}
+
 bool request_answer_from_cache(struct request *request, const struct part *parts, size_t count)
 {
     struct cache_hash hash;
@@ -426,10 +480,9 @@ static bool job_failed(struct request *request, const struct job *job)
         failed = &job->images[0];
     if (!failed)
         return false;
-    reply_image_problem(failed, &request->problem);
+    request_image_problem(request, failed);
     return true;
 }
-
 
 void routes_reply_problem(struct request *request)
 {
@@ -480,11 +533,26 @@ static void keep(struct request *request, const struct job *job)
     cache_put(request->service->cache, &request->cache_key, &value);
 }
 
-void routes_finish(struct request *request, const struct job *job)
+/* What the body says has been waiting for a worker; OUTCOME_WORK: there is a job now. */
+static enum outcome parse(struct request *request)
 {
+    request->single = false;
+    request->route->parse(request);
+    if (request->job)
+        return OUTCOME_WORK;
+    settle(request);
+    return OUTCOME_REPLY;
+}
+
+enum outcome routes_finish(struct request *request, const struct job *job)
+{
+    const bool failed = job_failed(request, job);
+    if (!failed && request->route->parse && job->without_image)
+        return parse(request);
     note_for_log(request, job);
-    if (!job_failed(request, job))
+    if (!failed)
         request->route->finish(request, job);
     settle(request);
     keep(request, job);
+    return OUTCOME_REPLY;
 }

@@ -41,7 +41,9 @@ struct route {
     unsigned parameters;  /* bits 1 << parameter_id: those allowed in the query */
     bool explains;        /* an explanation is what it is for */
     enum pictures pictures;
+    bool one_image;       /* there is no answer for several */
     enum outcome (*handle)(struct request *request);
+    void (*parse)(struct request *request); /* for request_parse_on_worker() */
     void (*finish)(struct request *request, const struct job *job);
 };
 
@@ -58,8 +60,8 @@ enum outcome routes_handle(struct request *request);
 /* The loader has done what was asked of it; takes the model over. */
 void routes_loaded(struct request *request, struct model *model, vit_status status, const vit_error *error);
 
-/* The job is done: writes the reply. */
-void routes_finish(struct request *request, const struct job *job);
+/* The job is done: OUTCOME_REPLY, with the reply written, or OUTCOME_WORK, with another job to be pushed. */
+enum outcome routes_finish(struct request *request, const struct job *job);
 
 /* Makes request->problem the reply; status 500 when even that fails for want of memory. */
 void routes_reply_problem(struct request *request);

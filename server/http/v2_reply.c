@@ -23,13 +23,6 @@ static void put_name(struct strbuf *out, const char *name, const char *version)
     put_optional(out, "version", version);
 }
 
-void v2_reply_error(struct strbuf *out, const struct problem *problem)
-{
-    strbuf_text(out, "{\"error\":");
-    strbuf_json_string(out, problem->message);
-    strbuf_text(out, "}");
-}
-
 /* ---- inference ---- */
 
 /* A reply in the making. */

@@ -13,9 +13,6 @@
 #include "server/http/strbuf.h"
 #include "server/http/v2_message.h"
 
-/* {"error":"..."} */
-void v2_reply_error(struct strbuf *out, const struct problem *problem);
-
 /* ---- inference ---- */
 
 typedef const char *v2_label(const void *model, size_t index);
