@@ -129,14 +129,15 @@ static void begin_reload(struct daemon *daemon)
 {
     struct config config;
     struct config_error error = {""};
+    struct http_error why = {""};
     if (atomic_load(&daemon->applying) != APPLY_NONE) {
         daemon->reload_again = true;
         return;
     }
     log_info("SIGHUP: reading the configuration again");
     systemd_notify_reloading();
-    if (!cli_configure(daemon->cli, &config, &error)) {
-        refuse_reload(daemon, error.message);
+    if (!http_check(daemon->http, &why) || !cli_configure(daemon->cli, &config, &error)) {
+        refuse_reload(daemon, *why.message ? why.message : error.message);
         return;
     }
     daemon->next = settings_create(&config, &error);

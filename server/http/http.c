@@ -190,10 +190,10 @@ static bool open_listeners(struct http *http, const struct config *config, size_
 
 /* ---- start ---- */
 
-/* As many connections as the configuration and the descriptors of this process allow. */
-static unsigned connection_limit(const struct config *config)
+/* As many connections on each listener as the configuration and the descriptors of this process allow. */
+static unsigned connection_limit(const struct config *config, size_t listeners)
 {
-    rlim_t wanted = (rlim_t)config->limits.max_connections + SPARE_DESCRIPTORS;
+    rlim_t wanted = (rlim_t)config->limits.max_connections * listeners + SPARE_DESCRIPTORS;
     struct rlimit files;
     if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur >= wanted)
         return (unsigned)config->limits.max_connections;
@@ -204,6 +204,7 @@ static unsigned connection_limit(const struct config *config)
     if (files.rlim_cur >= wanted)
         return (unsigned)config->limits.max_connections;
     rlim_t limit = files.rlim_cur > 2 * SPARE_DESCRIPTORS ? files.rlim_cur - SPARE_DESCRIPTORS : files.rlim_cur / 2;
+    limit /= listeners;
     log_warn("limits.max_connections %d lowered to %llu: the process may open %llu files (LimitNOFILE)",
              config->limits.max_connections, (unsigned long long)limit, (unsigned long long)files.rlim_cur);
     return limit ? (unsigned)limit : 1;
@@ -262,7 +263,7 @@ static bool start(struct http *http, const struct config *config, size_t inherit
         return fail(error, "out of memory");
     if (!start_tls(http, config, error) || !open_listeners(http, config, inherited, error))
         return false;
-    const unsigned limit = connection_limit(config);
+    const unsigned limit = connection_limit(config, http->count);
     for (size_t i = 0; i < http->count; i++)
         if (!start_daemon(http, &http->listeners[i], limit, error))
             return false;
@@ -300,15 +301,21 @@ const char *http_address(const struct http *http, size_t i)
     return i < http->count ? http->listeners[i].address : NULL;
 }
 
+bool http_check(const struct http *http, struct http_error *error)
+{
+    struct tls_error why = {""};
+    return !http->tls || tls_check(http->tls, &why) || fail(error, "%s", why.message);
+}
+
 bool http_configure(struct http *http, const struct config *config, struct http_error *error)
 {
     const struct connection_limits limits = limits_of(config);
     struct tls_error why = {""};
+    connections_set_limits(http->exchange.connections, &limits);
     if (http->tls && !tls_reload(http->tls, &why))
         return fail(error, "%s", why.message);
     if (http->tls)
         warn_of_certificate(http->tls);
-    connections_set_limits(http->exchange.connections, &limits);
     return true;
 }
 
