@@ -13,7 +13,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "server/http/http.h"
 #include "server/log.h"
+#include "server/settings.h"
 
 #ifndef VITD_VERSION
 #define VITD_VERSION "unknown"
@@ -387,12 +389,20 @@ static int apply(struct cli *cli, const struct arguments *given)
     return status == 0 ? 0 : runtime_error(&error);
 }
 
+/* The file, and the files of keys and certificates that it names. */
 static int check_config(const char *path)
 {
     struct config config;
     struct config_error error = {""};
+    struct http_error why = {""};
     config_init(&config);
-    bool sound = config_load(&config, path, &error);
+    struct settings *settings = config_load(&config, path, &error) ? settings_create(&config, &error) : NULL;
+    bool sound = settings != NULL;
+    if (sound && !http_check(&config, &why)) {
+        snprintf(error.message, sizeof error.message, "%s", why.message);
+        sound = false;
+    }
+    settings_unref(settings);
     config_release(&config);
     if (!sound)
         return runtime_error(&error);

@@ -136,7 +136,7 @@ static void begin_reload(struct daemon *daemon)
     }
     log_info("SIGHUP: reading the configuration again");
     systemd_notify_reloading();
-    if (!http_check(daemon->http, &why) || !cli_configure(daemon->cli, &config, &error)) {
+    if (!http_check(&daemon->service.settings->config, &why) || !cli_configure(daemon->cli, &config, &error)) {
         refuse_reload(daemon, *why.message ? why.message : error.message);
         return;
     }

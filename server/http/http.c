@@ -245,13 +245,28 @@ static void warn_of_certificate(const struct tls *tls)
         log_warn("%s", status.warning);
 }
 
-static bool start_tls(struct http *http, const struct config *config, struct http_error *error)
+/* *tls stays NULL where there is none. */
+static bool open_tls(struct tls **tls, const struct config *config, struct http_error *error)
 {
     struct tls_error why = {""};
-    if (*config->tls.certificate == '\0')
+    return *config->tls.certificate == '\0' || tls_create(tls, config->tls.certificate, config->tls.key, &why) ||
+           fail(error, "%s", why.message);
+}
+
+bool http_check(const struct config *config, struct http_error *error)
+{
+    struct tls *tls = NULL;
+    const bool sound = open_tls(&tls, config, error);
+    tls_free(tls);
+    return sound;
+}
+
+static bool start_tls(struct http *http, const struct config *config, struct http_error *error)
+{
+    if (!open_tls(&http->tls, config, error))
+        return false;
+    if (!http->tls)
         return true;
-    if (!tls_create(&http->tls, config->tls.certificate, config->tls.key, &why))
-        return fail(error, "%s", why.message);
     http->exchange.tls = http->tls;
     warn_of_certificate(http->tls);
     return true;
@@ -299,12 +314,6 @@ bool http_start(struct http **result, struct service *service, const struct conf
 const char *http_address(const struct http *http, size_t i)
 {
     return i < http->count ? http->listeners[i].address : NULL;
-}
-
-bool http_check(const struct http *http, struct http_error *error)
-{
-    struct tls_error why = {""};
-    return !http->tls || tls_check(http->tls, &why) || fail(error, "%s", why.message);
 }
 
 bool http_configure(struct http *http, const struct config *config, struct http_error *error)

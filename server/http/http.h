@@ -25,8 +25,8 @@ bool http_start(struct http **http, struct service *service, const struct config
  * the last. */
 const char *http_address(const struct http *http, size_t i);
 
-/* Whether the certificate, where there is one, can be read again. */
-bool http_check(const struct http *http, struct http_error *error);
+/* Whether the certificate that the configuration names, if it does, can be read. */
+bool http_check(const struct config *config, struct http_error *error);
 /* Timeouts and limits for what comes from now on, and the certificate as its files are now (false: it stays as it was). */
 bool http_configure(struct http *http, const struct config *config, struct http_error *error);
 

@@ -215,15 +215,6 @@ bool tls_create(struct tls **result, const char *certificate_path, const char *k
     return false;
 }
 
-bool tls_check(const struct tls *tls, struct tls_error *error)
-{
-    struct tls_pair *pair = load_pair(tls, error);
-    if (!pair)
-        return false;
-    free_pair(pair);
-    return true;
-}
-
 bool tls_reload(struct tls *tls, struct tls_error *error)
 {
     struct tls_pair *fresh = load_pair(tls, error);

@@ -30,8 +30,6 @@ extern struct MHD_OptionItem tls_options[];
 /* Reads PEM files of at most 1 MiB: a certificate, or a chain that begins with the server's own, and its unencrypted key.
  * An error names the file and says what is wrong with it. The paths are copied. */
 bool tls_create(struct tls **tls, const char *certificate_path, const char *key_path, struct tls_error *error);
-/* Whether both files could be read again. */
-bool tls_check(const struct tls *tls, struct tls_error *error);
 /* Reads both files again, for the connections to come; on failure the old pair stays in use. */
 bool tls_reload(struct tls *tls, struct tls_error *error);
 /* Accepts NULL. Every connection has ended. */
