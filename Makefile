@@ -20,7 +20,7 @@ ISA        :=
 Q          := $(if $(V),,@)
 
 ENGINE_PKGS := openblas libcjson libjpeg zlib
-SERVER_PKGS := libmicrohttpd
+SERVER_PKGS := libmicrohttpd gnutls
 TEST_PKGS   := check libcurl
 pkg          = $(shell pkg-config $(1) $(2) 2>/dev/null)
 
@@ -90,7 +90,7 @@ $(BUILD)/vitd: $(SERVER_OBJ) $(BUILD)/libvit.a
 # ---- packages ----
 
 DEB_BUILD := gcc make libc6-dev pkg-config libmicrohttpd-dev libcjson-dev libopenblas-dev libstb-dev \
-             libjpeg62-turbo-dev zlib1g-dev
+             libjpeg62-turbo-dev zlib1g-dev libgnutls28-dev
 DEB_TEST  := check libcurl4-openssl-dev
 DEB_WEB   := chromium chromium-driver python3
 # without quotes to expand, so that it also runs where make is all there is
