@@ -43,7 +43,8 @@ FUZZ_BIN   := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/tests/%)
 TEST_HELP  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(TEST_SRC),$(wildcard tests/*.c)))
 SERVER_LIB := $(filter-out $(BUILD)/server/main.o,$(SERVER_OBJ))
 
-.PHONY: all run test test-web test-deploy bench bench-models bench-vits asan tsan fuzz lint deps install uninstall clean help
+.PHONY: all run test test-deploy test-systemd test-web bench bench-models bench-vits asan tsan fuzz lint deps install \
+	uninstall clean help
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -92,6 +93,7 @@ $(BUILD)/vitd: $(SERVER_OBJ) $(BUILD)/libvit.a
 DEB_BUILD := gcc make libc6-dev pkg-config libmicrohttpd-dev libcjson-dev libopenblas-dev libstb-dev \
              libjpeg62-turbo-dev zlib1g-dev libgnutls28-dev
 DEB_TEST  := check libcurl4-openssl-dev
+DEB_SYSTEMD := systemd libseccomp-dev util-linux curl man-db
 DEB_WEB   := chromium chromium-driver python3
 # without quotes to expand, so that it also runs where make is all there is
 define install_missing
@@ -118,6 +120,11 @@ test:  ## install what is missing, build, and run every test
 	@$(MAKE) --no-print-directory deps
 	@$(MAKE) --no-print-directory $(JOBS) check-suites
 
+test-systemd:  ## install what is missing (systemd, libseccomp), build, and run vitd as its service is confined
+	$(call install_missing,$(DEB_BUILD) $(DEB_SYSTEMD))
+	@$(MAKE) --no-print-directory $(JOBS) all $(BUILD)/tests/confine
+	@tests/systemd/sandbox.sh $(BUILD)
+
 test-web:  ## install what is missing (chromium), build, and use the page in a real browser
 	$(call install_missing,$(DEB_BUILD) $(DEB_WEB))
 	@$(MAKE) --no-print-directory $(JOBS) all
@@ -143,6 +150,11 @@ $(BUILD)/tests/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(SERVER_LIB) $(B
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
 	$(Q)$(CC) $(BASE_FLAGS) $(INCLUDES) $(CFLAGS) $(EXTRA) $(LDFLAGS) $^ $(SERVER_LIBS) -o $@
+
+$(BUILD)/tests/confine: tests/systemd/confine.c
+	@mkdir -p $(@D)
+	@echo "  LD    $@"
+	$(Q)$(CC) $(BASE_FLAGS) $(CFLAGS) $(EXTRA) $(LDFLAGS) $^ -lseccomp -o $@
 
 # TSan sleeps a second at exit by default; a test times the exit
 SANITIZE_ENV := OPENBLAS_NUM_THREADS=1 VITD_SANITIZED=1 TSAN_OPTIONS=atexit_sleep_ms=0
@@ -181,23 +193,36 @@ lint:  ## include directions, shellcheck and cppcheck (the last two where instal
 
 # ---- installing ----
 
-install: all  ## binary, library, headers, configuration, model, unit and man page (DESTDIR, PREFIX)
+UNITS := $(addprefix $(BUILD)/systemd/,vitd.service vitd@.service vitd.socket)
+
+# made afresh: PREFIX may be another than the last time
+.PHONY: FORCE
+$(BUILD)/systemd/%: systemd/% FORCE
+	@mkdir -p $(@D)
+	sed 's|@BINDIR@|$(PREFIX)/bin|; s|@SYSCONFDIR@|$(SYSCONFDIR)|' $< > $@
+
+# an instance has its own configuration, and says so
+$(BUILD)/systemd/vitd@.service: $(BUILD)/systemd/vitd.service
+	sed '1d; s|/vitd\.json$$|/%i.json|; s|^Description=.*|& (%i)|' $< > $@
+
+install: all $(UNITS)  ## binary, library, headers, configuration, model, units and man pages (DESTDIR, PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include/vitd \
-		$(DESTDIR)$(PREFIX)/share/vitd/models/vit-tiny-64 $(DESTDIR)$(PREFIX)/share/man/man8 \
-		$(DESTDIR)$(SYSCONFDIR)/vitd $(DESTDIR)$(UNITDIR)
+		$(DESTDIR)$(PREFIX)/share/vitd/models/vit-tiny-64 $(DESTDIR)$(PREFIX)/share/man/man5 \
+		$(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)$(SYSCONFDIR)/vitd $(DESTDIR)$(UNITDIR)
 	install -m 755 -s $(BUILD)/vitd $(DESTDIR)$(PREFIX)/bin/vitd
 	install -m 644 $(BUILD)/libvit.a $(DESTDIR)$(PREFIX)/lib/libvit.a
 	install -m 644 include/*.h $(DESTDIR)$(PREFIX)/include/vitd/
 	install -m 644 config/models/vit-tiny-64/* $(DESTDIR)$(PREFIX)/share/vitd/models/vit-tiny-64/
+	install -m 644 systemd/vitd.json.5 $(DESTDIR)$(PREFIX)/share/man/man5/vitd.json.5
 	install -m 644 systemd/vitd.8 $(DESTDIR)$(PREFIX)/share/man/man8/vitd.8
-	sed 's|@BINDIR@|$(PREFIX)/bin|; s|@SYSCONFDIR@|$(SYSCONFDIR)|' systemd/vitd.service > $(BUILD)/vitd.service
-	install -m 644 $(BUILD)/vitd.service $(DESTDIR)$(UNITDIR)/vitd.service
+	install -m 644 $(UNITS) $(DESTDIR)$(UNITDIR)/
 	test -e $(DESTDIR)$(SYSCONFDIR)/vitd/vitd.json || \
 		install -m 644 config/vitd.json $(DESTDIR)$(SYSCONFDIR)/vitd/vitd.json
 
 uninstall:  ## remove what install put in place, except the configuration
 	rm -f $(DESTDIR)$(PREFIX)/bin/vitd $(DESTDIR)$(PREFIX)/lib/libvit.a \
-		$(DESTDIR)$(PREFIX)/share/man/man8/vitd.8 $(DESTDIR)$(UNITDIR)/vitd.service
+		$(DESTDIR)$(PREFIX)/share/man/man5/vitd.json.5 $(DESTDIR)$(PREFIX)/share/man/man8/vitd.8 \
+		$(addprefix $(DESTDIR)$(UNITDIR)/,$(notdir $(UNITS)))
 	rm -rf $(DESTDIR)$(PREFIX)/include/vitd $(DESTDIR)$(PREFIX)/share/vitd
 
 clean:  ## remove everything built
