@@ -63,7 +63,7 @@ START_TEST(test_manual_page_tells_every_key)
     fclose(file);
     config_init(&config);
     for (size_t i = 0; config_describe(&config, i, &key); i++) {
-        char entry[256];
+        char entry[512];
         snprintf(entry, sizeof entry, "\n.TP\n.BR %s \" (%s; %s)\"\n", key.name, key.allowed,
                  key.value[0] != '\0' ? key.value : "unset");
         ck_assert_msg(strstr(page, entry) != NULL, "systemd/vitd.json.5 lacks%s", entry);
