@@ -104,12 +104,13 @@ static struct listed *choose(struct registry *registry, const char *name, const 
 static enum found take(struct listed *line, struct model **model, char id[MODEL_ID_BYTES])
 {
     snprintf(id, MODEL_ID_BYTES, "%s", line->id);
-    line->used_us = job_clock_us();
-    if (line->state == MODEL_READY) {
+    if (model)
+        line->used_us = job_clock_us();
+    if (line->state != MODEL_READY)
+        return line->configured.lazy ? FOUND_LAZY : FOUND_AWAY;
+    if (model)
         *model = model_ref(line->model);
-        return FOUND_READY;
-    }
-    return line->configured.lazy ? FOUND_LAZY : FOUND_AWAY;
+    return FOUND_READY;
 }
 
 enum found registry_find(struct registry *registry, const char *name, const char *version, struct model **model,

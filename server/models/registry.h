@@ -47,7 +47,7 @@ enum found {
     FOUND_NOTHING
 };
 /* name: NAME, NAME:VERSION (as `version` does in words of its own), or NULL or "" for the first configured. Without a version
- * the highest of that name that is ready or lazy. */
+ * the highest of that name that is ready or lazy. model NULL: who asks only looks, which does not count as use. */
 enum found registry_find(struct registry *registry, const char *name, const char *version, struct model **model,
                          char id[MODEL_ID_BYTES]);
 
