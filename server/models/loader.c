@@ -80,17 +80,23 @@ static uint64_t look_at_folder(const char *path, size_t *bytes)
 
 /* ---- opening ---- */
 
-static void tell(struct metrics *metrics, const struct model *model, const struct config_model *configured)
+/* What /metrics says of a model that is in force from now on. */
+static void tell(struct metrics *metrics, const struct model *model)
 {
     char labels[512];
     const vit_model_info *info = vit_model_describe(model->vit);
-    const vit_dtype dtype = model_options(configured).dtype;
     snprintf(labels, sizeof labels,
              "architecture=\"%.40s\",layout=\"%.40s\",dtype=\"%.20s\",image_size=\"%zux%zu\",classes=\"%zu\","
              "parameters=\"%llu\"",
              info->architecture, info->layout, info->dtype, info->image_height, info->image_width, info->classes,
              (unsigned long long)info->parameters);
     metrics_set_model_info(metrics, model->metrics, labels);
+}
+
+static void log_opened(const struct model *model, const struct config_model *configured)
+{
+    const vit_model_info *info = vit_model_describe(model->vit);
+    const vit_dtype dtype = model_options(configured).dtype;
     log_info("model %s: %s, %zux%zu, %zu classes, %s%s, %.0f MB", model->id, info->architecture, info->image_width,
              info->image_height, info->classes, info->dtype, model->draft ? ", draft" : "", (double)model->bytes / 1e6);
     if (dtype != VIT_DTYPE_FP32 && !vit_dtype_is_fast(dtype)) /* they are for speed: say so where they bring none */
@@ -133,7 +139,7 @@ static vit_status open_line(struct loader *loader, struct listed *line, vit_erro
         return status;
     line->state = MODEL_READY;
     line->bytes = line->model->bytes;
-    tell(loader->metrics, line->model, &line->configured);
+    log_opened(line->model, &line->configured);
     return VIT_OK;
 }
 
@@ -155,6 +161,7 @@ static vit_status load(struct loader *loader, struct listed *line, vit_error *er
         status = over_budget(loader, line, err);
     if (status == VIT_OK) {
         registry_set(loader->registry, line->id, MODEL_READY, model_ref(line->model), line->fingerprint, NULL);
+        tell(loader->metrics, line->model);
     } else {
         if (!old)
             registry_set(loader->registry, line->id, MODEL_FAILED, NULL, 0, err->message);
@@ -273,6 +280,9 @@ static void apply(struct loader *loader, const struct task *task)
     if (status == VIT_OK && !(old = registry_list(loader->registry, &old_count)))
         status = fail(&error, VIT_ERR_NO_MEMORY, "out of memory");
     if (status == VIT_OK) {
+        for (size_t i = 0; i < count; i++)
+            if (list[i].model)
+                tell(loader->metrics, list[i].model);
         registry_replace(loader->registry, list, count);
         forget_gone(loader, old, old_count);
         make_room(loader, "", 0, 0);
