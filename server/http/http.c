@@ -304,11 +304,11 @@ bool http_configure(struct http *http, const struct config *config, struct http_
 {
     const struct connection_limits limits = limits_of(config);
     struct tls_error why = {""};
+    connections_set_limits(http->exchange.connections, &limits);
     if (http->tls && !tls_reload(http->tls, &why))
         return fail(error, "%s", why.message);
     if (http->tls)
         warn_of_certificate(http->tls);
-    connections_set_limits(http->exchange.connections, &limits);
     return true;
 }
 
