@@ -150,11 +150,11 @@ static void begin_reload(struct daemon *daemon)
     }
 }
 
-/* Keys that only count when the daemon starts. */
-static void warn_of_restart(const struct config *old, const struct config *new)
+/* Keys that only count when the daemon starts, and differ from what it started with. */
+static void warn_of_restart(const struct config *started, const struct config *now)
 {
     struct config_key a, b;
-    for (size_t i = 0; config_describe(old, i, &a) && config_describe(new, i, &b); i++)
+    for (size_t i = 0; config_describe(started, i, &a) && config_describe(now, i, &b); i++)
         if (a.restart && strcmp(a.value, b.value) != 0)
             log_warn("%s: the new value takes effect at the next start", a.name);
 }
@@ -166,7 +166,7 @@ static void end_reload(struct daemon *daemon)
     const struct config *config = &daemon->next->config;
     if (!http_configure(daemon->http, config, &error))
         log_error("%s; the old certificate stays", error.message);
-    warn_of_restart(&service->settings->config, config);
+    warn_of_restart(&daemon->cli->config, config);
     apply_limits(daemon, config);
     log_info("reloaded: %zu model%s", config->model_count, config->model_count == 1 ? "" : "s");
     service_set_settings(service, daemon->next);

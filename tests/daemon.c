@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -44,21 +45,38 @@ unsigned char *test_file(const char *path, size_t *length)
 
 /* ---- the process ---- */
 
-static void write_config(char *path, const char *config)
+void daemon_write_config(char *path, const char *config)
 {
-    strcpy(path, "/tmp/vitd-config-XXXXXX");
-    int fd = mkstemp(path);
+    const bool fresh = path[0] == '\0';
+    if (fresh)
+        strcpy(path, "/tmp/vitd-config-XXXXXX");
+    int fd = fresh ? mkstemp(path) : open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
     ck_assert_int_ge(fd, 0);
     ck_assert_int_eq(write(fd, config, strlen(config)), (ssize_t)strlen(config));
     close(fd);
 }
 
-static pid_t spawn(const char *binary, const char *const *arguments, int log_fd)
+/* In the child: `fd` as the only socket that is passed. */
+static void pass_socket(int fd)
+{
+    char pid[16];
+    snprintf(pid, sizeof pid, "%d", (int)getpid());
+    if (fd != 3)
+        dup2(fd, 3);
+    fcntl(3, F_SETFD, 0);
+    setenv("LISTEN_PID", pid, 1);
+    setenv("LISTEN_FDS", "1", 1);
+}
+
+/* passed_fd -1: none. */
+static pid_t spawn(const char *binary, const char *const *arguments, int log_fd, int passed_fd)
 {
     pid_t pid = fork();
     ck_assert_int_ge(pid, 0);
     if (pid == 0) {
         dup2(log_fd, STDERR_FILENO);
+        if (passed_fd >= 0)
+            pass_socket(passed_fd);
         execv(binary, (char *const *)arguments);
         _exit(127);
     }
@@ -80,8 +98,8 @@ static int port_in(const char *log)
     return colon != NULL && strchr(colon, '\n') != NULL ? atoi(colon + 1) : 0;
 }
 
-/* "": no configuration. */
-static struct daemon launch(const char *config_path, int port, const char *const *arguments)
+/* config_path "": no configuration; passed_fd -1: no socket is passed. */
+static struct daemon launch(const char *config_path, int port, const char *const *arguments, int passed_fd)
 {
     const char *binary = getenv("VITD_BINARY") != NULL ? getenv("VITD_BINARY") : "build/vitd";
     char port_text[16];
@@ -98,16 +116,13 @@ static struct daemon launch(const char *config_path, int port, const char *const
     }
     struct daemon daemon = {.port = port, .log_path = "/tmp/vitd-log-XXXXXX"};
     daemon.log_fd = mkstemp(daemon.log_path);
-    daemon.pid = spawn(binary, argv, daemon.log_fd);
+    daemon.pid = spawn(binary, argv, daemon.log_fd, passed_fd);
     return daemon;
 }
 
-struct daemon daemon_start(const char *config, const char *const *arguments)
+static struct daemon start(const char *config_path, const char *const *arguments, int passed_fd)
 {
-    char config_path[64] = "";
-    if (config != NULL)
-        write_config(config_path, config);
-    struct daemon daemon = launch(config_path, 0, arguments);
+    struct daemon daemon = launch(config_path, 0, arguments, passed_fd);
     const double start = test_clock();
     while (daemon.port == 0) {
         char *log = daemon_log(&daemon);
@@ -117,8 +132,31 @@ struct daemon daemon_start(const char *config, const char *const *arguments)
         free(log);
         sleep_ms(5);
     }
+    return daemon;
+}
+
+struct daemon daemon_start_file(const char *path, const char *const *arguments)
+{
+    return start(path, arguments, -1);
+}
+
+struct daemon daemon_start(const char *config, const char *const *arguments)
+{
+    char path[64] = "";
     if (config != NULL)
-        unlink(config_path);
+        daemon_write_config(path, config);
+    struct daemon daemon = start(path, arguments, -1);
+    if (config != NULL)
+        unlink(path);
+    return daemon;
+}
+
+struct daemon daemon_start_passed(const char *config, int fd)
+{
+    char path[64] = "";
+    daemon_write_config(path, config);
+    struct daemon daemon = start(path, NULL, fd);
+    unlink(path);
     return daemon;
 }
 
@@ -134,11 +172,9 @@ static int free_port(void)
     return ntohs(address.sin_port);
 }
 
-struct daemon daemon_start_loading(const char *config)
+struct daemon daemon_start_file_loading(const char *path)
 {
-    char config_path[64];
-    write_config(config_path, config);
-    struct daemon daemon = launch(config_path, free_port(), NULL);
+    struct daemon daemon = launch(path, free_port(), NULL, -1);
     const double start = test_clock();
     for (bool answers = false; !answers;) {
         ck_assert_msg(waitpid(daemon.pid, NULL, WNOHANG) == 0, "vitd ended at start");
@@ -148,7 +184,15 @@ struct daemon daemon_start_loading(const char *config)
         reply_free(&reply);
         sleep_ms(5);
     }
-    unlink(config_path);
+    return daemon;
+}
+
+struct daemon daemon_start_loading(const char *config)
+{
+    char path[64] = "";
+    daemon_write_config(path, config);
+    struct daemon daemon = daemon_start_file_loading(path);
+    unlink(path);
     return daemon;
 }
 
@@ -156,6 +200,27 @@ char *daemon_log(const struct daemon *daemon)
 {
     size_t length;
     return (char *)test_file(daemon->log_path, &length);
+}
+
+int daemon_logged(const struct daemon *daemon, const char *text)
+{
+    int times = 0;
+    char *log = daemon_log(daemon);
+    for (const char *at = log; (at = strstr(at, text)) != NULL; at += strlen(text))
+        times++;
+    free(log);
+    return times;
+}
+
+void daemon_await_log(const struct daemon *daemon, const char *text, int times)
+{
+    const double start = test_clock();
+    while (daemon_logged(daemon, text) < times) {
+        char *log = daemon_log(daemon);
+        ck_assert_msg(test_clock() - start < START_SECONDS, "not %d times \"%s\": %s", times, text, tail(log));
+        free(log);
+        sleep_ms(5);
+    }
 }
 
 int daemon_wait(struct daemon *daemon)
@@ -168,8 +233,13 @@ int daemon_wait(struct daemon *daemon)
 
 double daemon_stop(struct daemon *daemon)
 {
-    const double start = test_clock();
     ck_assert_int_eq(kill(daemon->pid, SIGTERM), 0);
+    return daemon_end(daemon);
+}
+
+double daemon_end(struct daemon *daemon)
+{
+    const double start = test_clock();
     int status = daemon_wait(daemon);
     char *log = daemon_log(daemon);
     ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "wait status %d, log: %s", status, tail(log));
@@ -193,8 +263,20 @@ long daemon_memory(const struct daemon *daemon, const char *field)
     return value;
 }
 
+static int connect_unix(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+    return fd;
+}
+
 int daemon_connect(const struct daemon *daemon)
 {
+    if (daemon->socket[0] != '\0')
+        return connect_unix(daemon->socket);
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)daemon->port)};
     inet_pton(AF_INET, "127.0.0.1", &address.sin_addr);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -228,6 +310,8 @@ static CURL *prepare(const struct daemon *daemon, const char *path, struct buffe
     *headers = (struct buffer){calloc(1, 1), 0};
     *body = (struct buffer){calloc(1, 1), 0};
     curl_easy_setopt(curl, CURLOPT_URL, url);
+    if (daemon->socket[0] != '\0')
+        curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, daemon->socket);
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, collect);
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, body);
     curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, collect);
@@ -302,6 +386,17 @@ struct reply daemon_post_files(const struct daemon *daemon, const char *path, co
     struct reply reply = perform(curl, &headers, &text);
     curl_mime_free(mime);
     return reply;
+}
+
+double daemon_metric(const struct daemon *daemon, const char *name)
+{
+    char start[256];
+    struct reply reply = daemon_get(daemon, "/metrics");
+    snprintf(start, sizeof start, "\n%s ", name);
+    const char *line = reply.body != NULL ? strstr(reply.body, start) : NULL;
+    const double value = line != NULL ? atof(line + strlen(start)) : -1;
+    reply_free(&reply);
+    return value;
 }
 
 void reply_free(struct reply *reply)

@@ -16,6 +16,7 @@ struct daemon {
     int port;
     int log_fd;        /* its standard error, after the line that told the port */
     char log_path[64]; /* all of it; removed by daemon_stop() */
+    char socket[64];   /* of a Unix socket that requests go to; "": TCP */
 };
 
 /* Starts `vitd serve --port 0` with more arguments (NULL-terminated) and a configuration (JSON text, NULL: none);
@@ -23,12 +24,24 @@ struct daemon {
 struct daemon daemon_start(const char *config, const char *const *arguments);
 /* The same, but returns as soon as it answers, while it loads its models. */
 struct daemon daemon_start_loading(const char *config);
+/* The same as daemon_start() and daemon_start_loading() with a configuration file that stays the test's, to be rewritten. */
+struct daemon daemon_start_file(const char *path, const char *const *arguments);
+struct daemon daemon_start_file_loading(const char *path);
+/* The same with a listening TCP socket on 127.0.0.1 that is passed as a service manager does it; fd stays the test's. */
+struct daemon daemon_start_passed(const char *config, int fd);
+/* Writes a configuration file: in place, or one of its own in /tmp whose path goes to path[64] if that is "". */
+void daemon_write_config(char *path, const char *config);
 /* Sends SIGTERM, waits, and asserts exit status 0. Returns the seconds it took. */
 double daemon_stop(struct daemon *daemon);
+/* The same once it has its signal. */
+double daemon_end(struct daemon *daemon);
 /* Waits for the end without sending anything; the wait status. */
 int daemon_wait(struct daemon *daemon);
 /* What it has logged so far; to be freed. */
 char *daemon_log(const struct daemon *daemon);
+/* How often a text is in the log; and waits until it is there so often. */
+int daemon_logged(const struct daemon *daemon, const char *text);
+void daemon_await_log(const struct daemon *daemon, const char *text, int times);
 /* Resident memory in KiB (VmRSS), or the peak (VmHWM). */
 long daemon_memory(const struct daemon *daemon, const char *field);
 
@@ -50,6 +63,9 @@ struct reply daemon_post_files(const struct daemon *daemon, const char *path, co
                                const size_t *lengths, size_t count);
 void reply_free(struct reply *reply);
 
+/* The value of a line of GET /metrics, of which this is all before the value; -1: there is none. */
+double daemon_metric(const struct daemon *daemon, const char *name);
+
 /* The body as JSON (asserted to parse); free with cJSON_Delete(). */
 cJSON *reply_json(const struct reply *reply);
 /* Asserts status, and in the body error.code. */
@@ -57,7 +73,7 @@ void reply_assert_error(const struct reply *reply, long status, const char *code
 /* The first prediction's label, as a string inside json. */
 const char *top_label(const cJSON *json);
 
-/* A plain TCP connection to the daemon. */
+/* A plain connection to the daemon. */
 int daemon_connect(const struct daemon *daemon);
 
 /* A whole file; asserted to exist. */

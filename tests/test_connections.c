@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "tests/clients.h"
 #include "tests/daemon.h"
 #include "tests/suite.h"
 
@@ -17,29 +18,6 @@ static const char header_timeout[] = "{\"limits\": {\"header_timeout_ms\": 1500}
 static const char whole_request[] = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
 
 enum { SECOND = 1000000 }; /* for usleep() */
-
-static void say(int fd, const char *text)
-{
-    ck_assert_int_eq(send(fd, text, strlen(text), MSG_NOSIGNAL), (ssize_t)strlen(text));
-}
-
-/* What comes on a connection until it ends, or until `end` is there. */
-static const char *hear(int fd, const char *end)
-{
-    static char answer[1 << 20];
-    size_t got = 0;
-    ssize_t n = 1;
-    const struct timeval wait = {.tv_sec = 10};
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
-    answer[0] = '\0';
-    while (n > 0 && (end == NULL || strstr(answer, end) == NULL)) {
-        n = recv(fd, answer + got, sizeof answer - 1 - got, 0);
-        ck_assert_msg(n >= 0, "nothing in 10 s after \"%s\"", answer);
-        got += (size_t)n;
-        answer[got] = '\0';
-    }
-    return answer;
-}
 
 static void assert_answered(int fd, const char *status)
 {
@@ -91,17 +69,6 @@ END_TEST
 
 /* ---- slow ---- */
 
-static double metric(const struct daemon *daemon, const char *name)
-{
-    struct reply reply = daemon_get(daemon, "/metrics");
-    char start[128];
-    snprintf(start, sizeof start, "\n%s ", name);
-    const char *line = strstr(reply.body, start);
-    const double value = line != NULL ? atof(line + strlen(start)) : 0;
-    reply_free(&reply);
-    return value;
-}
-
 /* Asserts that the log has a line for the 408 in `answer`, with its id, and no second one. */
 static void assert_logged(const struct daemon *daemon, const char *answer)
 {
@@ -140,9 +107,9 @@ START_TEST(test_slow_request_line_is_answered_and_logged)
         usleep(SECOND / 2);
         assert_logged(&daemon, answer);
     }
-    ck_assert_double_eq(metric(&daemon, "vitd_rejected_total{reason=\"slow_client\"}"), 2);
-    ck_assert_double_eq(metric(&daemon, "vitd_requests_total{route=\"other\",model=\"\",code=\"408\"}"), 2);
-    ck_assert_double_eq(metric(&daemon, "vitd_inflight_requests"), 1);
+    ck_assert_double_eq(daemon_metric(&daemon, "vitd_rejected_total{reason=\"slow_client\"}"), 2);
+    ck_assert_double_eq(daemon_metric(&daemon, "vitd_requests_total{route=\"other\",model=\"\",code=\"408\"}"), 2);
+    ck_assert_double_eq(daemon_metric(&daemon, "vitd_inflight_requests"), 1);
     daemon_stop(&daemon);
 }
 END_TEST

@@ -20,18 +20,16 @@ static void put_state(struct request *request)
 
 enum outcome request_ask_loader(struct request *request, enum loader_wish wish)
 {
-    struct model *model = NULL;
     if (request->asked_id[0]) { /* it has done it */
         put_state(request);
         return OUTCOME_REPLY;
     }
     const char *version = *request->version ? request->version : NULL;
-    if (registry_find(request->service->registry, request->name, version, &model, request->load_id) == FOUND_NOTHING) {
+    if (registry_find(request->service->registry, request->name, version, NULL, request->load_id) == FOUND_NOTHING) {
         request->load_id[0] = '\0';
         request_unknown_model(request, request->name);
         return OUTCOME_REPLY;
     }
-    model_unref(model);
     snprintf(request->asked_id, sizeof request->asked_id, "%s", request->load_id);
     request->wish = wish;
     return OUTCOME_LOAD;

@@ -331,7 +331,7 @@ bool http_configure(struct http *http, const struct config *config, struct http_
 /* ---- drain ---- */
 
 /* Lets the listener ignore SYNs, while handshakes under way complete. */
-static void refuse_new_connections(const struct listener *listener)
+static void refuse_new_connections(struct listener *listener)
 {
     struct sock_filter drop_syn[] = {
         BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 13), /* the flags in the TCP header */
@@ -340,11 +340,13 @@ static void refuse_new_connections(const struct listener *listener)
         BPF_STMT(BPF_RET | BPF_K, 0xFFFFFFFF),
     };
     struct sock_fprog program = {.len = sizeof drop_syn / sizeof drop_syn[0], .filter = drop_syn};
-    if (listener->path[0])
+    if (listener->path[0]) {
         unlink(listener->path);
-    else if (!listener->inherited &&
-             setsockopt(listener->fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) < 0)
+        listener->path[0] = '\0'; /* the next process may have it by the time this one ends */
+    } else if (!listener->inherited &&
+               setsockopt(listener->fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) < 0) {
         log_debug("cannot filter the listening socket: %s", strerror(errno));
+    }
 }
 
 static bool backlog_is_empty(int listener)

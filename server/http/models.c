@@ -23,10 +23,8 @@ enum outcome handle_model(struct request *request)
 {
     char id[MODEL_ID_BYTES];
     struct listed listed;
-    struct model *model = NULL;
     struct registry *registry = request->service->registry;
-    const enum found found = registry_find(registry, request->name, NULL, &model, id);
-    model_unref(model);
+    const enum found found = registry_find(registry, request->name, NULL, NULL, id);
     if (found != FOUND_NOTHING && registry_look(registry, id, &listed)) {
         reply_model(&request->reply, &listed);
         listed_release(&listed);

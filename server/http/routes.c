@@ -231,7 +231,7 @@ static void read_timeout(struct request *request)
     if (text) {
         char *end;
         const long wanted = strtol(text, &end, 10);
-        if (*text < '0' || *text > '9' || *end || wanted < 1 || wanted > 86400000)
+        if (*text < '0' || *text > '9' || end[strspn(end, " \t")] || wanted < 1 || wanted > 86400000)
             problem_set(&request->problem, 400, "invalid_header",
                         "X-Request-Timeout-Ms: '%.40s' is not allowed, it takes 1 to 86400000", text);
         else if (wanted < timeout_ms)
@@ -244,8 +244,9 @@ static void read_timeout(struct request *request)
 static enum job_priority read_priority(const char *text)
 {
     const char *urgency = text ? strstr(text, "u=") : NULL;
-    const bool whole = urgency && (urgency == text || strchr(", \t", urgency[-1]));
-    return whole && urgency[2] >= '4' && urgency[2] <= '7' ? PRIORITY_LOW : PRIORITY_NORMAL;
+    while (urgency && urgency != text && !strchr(", \t", urgency[-1])) /* the end of another key */
+        urgency = strstr(urgency + 1, "u=");
+    return urgency && urgency[2] >= '4' && urgency[2] <= '7' ? PRIORITY_LOW : PRIORITY_NORMAL;
 }
 
 static void read_json_length(struct request *request)

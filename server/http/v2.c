@@ -59,12 +59,10 @@ enum outcome handle_v2_model(struct request *request)
 enum outcome handle_v2_model_ready(struct request *request)
 {
     char id[MODEL_ID_BYTES];
-    struct model *model = NULL;
     const struct service *service = request->service;
     const enum found found = registry_find(service->registry, request->name, *request->version ? request->version : NULL,
-                                           &model, id);
+                                           NULL, id);
     const bool ready = (found == FOUND_READY || found == FOUND_LAZY) && !atomic_load(&service->draining);
-    model_unref(model);
     if (found == FOUND_NOTHING) {
         request_unknown_model(request, request->name);
         return OUTCOME_REPLY;

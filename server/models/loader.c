@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #include "server/log.h"
+#include "server/work/job.h"
 
 struct task {
     struct task *next;
@@ -19,6 +20,7 @@ struct task {
     loader_applied *applied;
     enum loader_wish wish;
     char id[MODEL_ID_BYTES];
+    int64_t asked_us;
     loader_done *done;
     void *context;
 };
@@ -80,17 +82,23 @@ static uint64_t look_at_folder(const char *path, size_t *bytes)
 
 /* ---- opening ---- */
 
-static void tell(struct metrics *metrics, const struct model *model, const struct config_model *configured)
+/* What /metrics says of a model that is in force from now on. */
+static void tell(struct metrics *metrics, const struct model *model)
 {
     char labels[512];
     const vit_model_info *info = vit_model_describe(model->vit);
-    const vit_dtype dtype = model_options(configured).dtype;
     snprintf(labels, sizeof labels,
              "architecture=\"%.40s\",layout=\"%.40s\",dtype=\"%.20s\",image_size=\"%zux%zu\",classes=\"%zu\","
              "parameters=\"%llu\"",
              info->architecture, info->layout, info->dtype, info->image_height, info->image_width, info->classes,
              (unsigned long long)info->parameters);
     metrics_set_model_info(metrics, model->metrics, labels);
+}
+
+static void log_opened(const struct model *model, const struct config_model *configured)
+{
+    const vit_model_info *info = vit_model_describe(model->vit);
+    const vit_dtype dtype = model_options(configured).dtype;
     log_info("model %s: %s, %zux%zu, %zu classes, %s%s, %.0f MB", model->id, info->architecture, info->image_width,
              info->image_height, info->classes, info->dtype, model->draft ? ", draft" : "", (double)model->bytes / 1e6);
     if (dtype != VIT_DTYPE_FP32 && !vit_dtype_is_fast(dtype)) /* they are for speed: say so where they bring none */
@@ -104,11 +112,20 @@ static void unloaded(struct loader *loader, const char *id, const char *why)
     log_info("model %s: unloaded%s", id, why);
 }
 
-/* Whether `wanted` bytes fit beside what is in memory, `own` of it not counted; lazy models but `id` make room. */
+/* Whether the model `id` with its `wanted` bytes fits where all lazy ones have made room. */
+static bool can_fit(const struct loader *loader, const char *id, size_t wanted)
+{
+    const unsigned long long max = (unsigned long long)loader->max_bytes;
+    return !max || registry_fixed_bytes(loader->registry, id) + wanted <= max;
+}
+
+/* Lets it fit beside what is in memory, `own` of it not counted; false: it cannot, and none has made room in vain. */
 static bool make_room(struct loader *loader, const char *id, size_t own, size_t wanted)
 {
     char evicted[MODEL_ID_BYTES];
     const unsigned long long max = (unsigned long long)loader->max_bytes;
+    if (!can_fit(loader, id, wanted))
+        return false;
     while (max && registry_bytes(loader->registry) - own + wanted > max) {
         if (!registry_evict(loader->registry, id, evicted))
             return false;
@@ -120,7 +137,7 @@ static bool make_room(struct loader *loader, const char *id, size_t own, size_t 
 static vit_status over_budget(const struct loader *loader, const struct listed *line, vit_error *err)
 {
     return fail(err, VIT_ERR_NO_MEMORY, "model %s: its %zu bytes are more than others leave of model_memory_bytes, %lld",
-                line->id, line->model->bytes, loader->max_bytes);
+                line->id, line->bytes, loader->max_bytes);
 }
 
 /* Opens what a line of the list says. */
@@ -133,31 +150,42 @@ static vit_status open_line(struct loader *loader, struct listed *line, vit_erro
         return status;
     line->state = MODEL_READY;
     line->bytes = line->model->bytes;
-    tell(loader->metrics, line->model, &line->configured);
+    log_opened(line->model, &line->configured);
     return VIT_OK;
 }
 
 /* ---- one model ---- */
 
-/* Opens the model of the line anew; the one that was there serves until then. */
-static vit_status load(struct loader *loader, struct listed *line, vit_error *err)
+/* The same within the budget; `own` bytes are those of the model that it replaces. */
+static vit_status open_within(struct loader *loader, struct listed *line, size_t own, vit_error *err)
 {
     size_t files;
-    struct model *old = line->model;
-    const size_t own = old ? old->bytes : 0;
-    look_at_folder(line->configured.path, &files);
+    const uint64_t now = look_at_folder(line->configured.path, &files);
+    if (line->bytes && now == line->fingerprint && !can_fit(loader, line->id, line->bytes))
+        return over_budget(loader, line, err);
     make_room(loader, line->id, own, line->bytes ? line->bytes : files); /* as far as is known before */
-    if (!old)
-        registry_set(loader->registry, line->id, MODEL_LOADING, NULL, 0, NULL);
-    line->model = NULL;
+    line->bytes = 0;
     vit_status status = open_line(loader, line, err);
     if (status == VIT_OK && !make_room(loader, line->id, own, line->bytes))
         status = over_budget(loader, line, err);
+    return status == VIT_ERR_ARGUMENT ? VIT_ERR_UNSUPPORTED : status; /* the other says that there is no such model */
+}
+
+/* Opens the model of the line anew; the one that was there serves until then. */
+static vit_status load(struct loader *loader, struct listed *line, vit_error *err)
+{
+    struct model *old = line->model;
+    if (!old)
+        registry_set(loader->registry, line->id, MODEL_LOADING);
+    line->model = NULL;
+    const vit_status status = open_within(loader, line, old ? old->bytes : 0, err);
     if (status == VIT_OK) {
-        registry_set(loader->registry, line->id, MODEL_READY, model_ref(line->model), line->fingerprint, NULL);
+        registry_set_ready(loader->registry, line->id, model_ref(line->model), line->fingerprint);
+        tell(loader->metrics, line->model);
     } else {
+        log_error("%s", err->message);
         if (!old)
-            registry_set(loader->registry, line->id, MODEL_FAILED, NULL, 0, err->message);
+            registry_set_failed(loader->registry, line->id, status, err->message, line->fingerprint, line->bytes);
         model_unref(line->model);
         line->model = NULL;
     }
@@ -174,7 +202,7 @@ static bool is_changed(const struct listed *line)
 static vit_status fulfil(struct loader *loader, const struct task *task, struct listed *line, vit_error *err)
 {
     if (task->wish == LOADER_UNLOAD) {
-        registry_set(loader->registry, line->id, MODEL_UNLOADED, NULL, 0, NULL);
+        registry_set(loader->registry, line->id, MODEL_UNLOADED);
         unloaded(loader, line->id, "");
         model_unref(line->model);
         line->model = NULL;
@@ -182,6 +210,8 @@ static vit_status fulfil(struct loader *loader, const struct task *task, struct 
     }
     if (line->model && (task->wish == LOADER_LOAD || !is_changed(line)))
         return VIT_OK;
+    if (line->state == MODEL_FAILED && line->failed_us >= task->asked_us) /* they waited for the same attempt */
+        return fail(err, line->failure, "%s", line->why);
     return load(loader, line, err);
 }
 
@@ -195,8 +225,6 @@ static void do_wish(struct loader *loader, const struct task *task)
         return;
     }
     const vit_status status = fulfil(loader, task, &line, &error);
-    if (status != VIT_OK)
-        log_error("%s", error.message);
     struct model *model = status == VIT_OK ? line.model : NULL;
     if (model)
         line.model = NULL; /* its reference goes on to who asked */
@@ -273,6 +301,9 @@ static void apply(struct loader *loader, const struct task *task)
     if (status == VIT_OK && !(old = registry_list(loader->registry, &old_count)))
         status = fail(&error, VIT_ERR_NO_MEMORY, "out of memory");
     if (status == VIT_OK) {
+        for (size_t i = 0; i < count; i++)
+            if (list[i].model)
+                tell(loader->metrics, list[i].model);
         registry_replace(loader->registry, list, count);
         forget_gone(loader, old, old_count);
         make_room(loader, "", 0, 0);
@@ -384,7 +415,7 @@ bool loader_apply(struct loader *loader, const struct config *config, loader_app
 
 bool loader_ask(struct loader *loader, enum loader_wish wish, const char *id, loader_done *done, void *context)
 {
-    struct task task = {.wish = wish, .done = done, .context = context};
+    struct task task = {.wish = wish, .asked_us = job_clock_us(), .done = done, .context = context};
     snprintf(task.id, sizeof task.id, "%s", id);
     return ask(loader, &task);
 }

@@ -104,12 +104,13 @@ static struct listed *choose(struct registry *registry, const char *name, const 
 static enum found take(struct listed *line, struct model **model, char id[MODEL_ID_BYTES])
 {
     snprintf(id, MODEL_ID_BYTES, "%s", line->id);
-    line->used_us = job_clock_us();
-    if (line->state == MODEL_READY) {
+    if (model)
+        line->used_us = job_clock_us();
+    if (line->state != MODEL_READY)
+        return line->configured.lazy ? FOUND_LAZY : FOUND_AWAY;
+    if (model)
         *model = model_ref(line->model);
-        return FOUND_READY;
-    }
-    return line->configured.lazy ? FOUND_LAZY : FOUND_AWAY;
+    return FOUND_READY;
 }
 
 enum found registry_find(struct registry *registry, const char *name, const char *version, struct model **model,
@@ -172,6 +173,19 @@ size_t registry_bytes(struct registry *registry)
     return bytes;
 }
 
+size_t registry_fixed_bytes(struct registry *registry, const char *except)
+{
+    size_t bytes = 0;
+    pthread_mutex_lock(&registry->mutex);
+    for (size_t i = 0; i < registry->count; i++) {
+        const struct listed *line = &registry->list[i];
+        if (line->model && !line->configured.lazy && strcmp(line->id, except) != 0)
+            bytes += line->model->bytes;
+    }
+    pthread_mutex_unlock(&registry->mutex);
+    return bytes;
+}
+
 /* ---- changing ---- */
 
 void registry_replace(struct registry *registry, struct listed *list, size_t count)
@@ -185,20 +199,53 @@ void registry_replace(struct registry *registry, struct listed *list, size_t cou
     registry_list_free(old, old_count);
 }
 
-void registry_set(struct registry *registry, const char *id, enum model_state state, struct model *model,
-                  uint64_t fingerprint, const char *why)
+/* With the mutex held; the model that was there is the caller's. */
+static struct model *change(struct listed *line, enum model_state state, struct model *model)
+{
+    struct model *old = line->model;
+    line->model = model;
+    line->state = state;
+    line->failure = VIT_OK;
+    line->why[0] = '\0';
+    return old;
+}
+
+void registry_set(struct registry *registry, const char *id, enum model_state state)
+{
+    pthread_mutex_lock(&registry->mutex);
+    struct listed *line = find_id(registry, id);
+    struct model *old = line ? change(line, state, NULL) : NULL;
+    pthread_mutex_unlock(&registry->mutex);
+    model_unref(old);
+}
+
+void registry_set_ready(struct registry *registry, const char *id, struct model *model, uint64_t fingerprint)
 {
     struct model *old = model;
     pthread_mutex_lock(&registry->mutex);
     struct listed *line = find_id(registry, id);
     if (line) {
-        old = line->model;
-        line->model = model;
-        line->state = state;
+        old = change(line, MODEL_READY, model);
         line->fingerprint = fingerprint;
-        if (model)
-            line->bytes = model->bytes;
-        snprintf(line->why, sizeof line->why, "%s", why ? why : "");
+        line->bytes = model->bytes;
+    }
+    pthread_mutex_unlock(&registry->mutex);
+    model_unref(old);
+}
+
+void registry_set_failed(struct registry *registry, const char *id, vit_status status, const char *why,
+                         uint64_t fingerprint, size_t bytes)
+{
+    struct model *old = NULL;
+    pthread_mutex_lock(&registry->mutex);
+    struct listed *line = find_id(registry, id);
+    if (line) {
+        old = change(line, MODEL_FAILED, NULL);
+        line->fingerprint = fingerprint;
+        line->bytes = bytes;
+        line->failure = status;
+        line->failed_us = job_clock_us();
+        snprintf(line->why, sizeof line->why, "%s", why);
     }
     pthread_mutex_unlock(&registry->mutex);
     model_unref(old);

@@ -27,9 +27,11 @@ struct listed {
     struct config_model configured; /* owned */
     enum model_state state;
     struct model *model;   /* a reference; NULL unless it is ready */
-    char why[400];         /* it failed; "": it did not */
-    uint64_t fingerprint;  /* of the folder's files when it was opened */
-    size_t bytes;          /* of memory when it was last open; 0: it never was */
+    uint64_t fingerprint;  /* of the folder's files when it was last opened */
+    size_t bytes;          /* of memory then; 0: it never was */
+    vit_status failure;    /* why it failed, in a word and in words; VIT_OK and "": it did not */
+    char why[400];
+    int64_t failed_us;     /* and when; job_clock_us() */
     int64_t used_us;       /* when it was last found; job_clock_us() */
 };
 
@@ -47,7 +49,7 @@ enum found {
     FOUND_NOTHING
 };
 /* name: NAME, NAME:VERSION (as `version` does in words of its own), or NULL or "" for the first configured. Without a version
- * the highest of that name that is ready or lazy. */
+ * the highest of that name that is ready or lazy. model NULL: who asks only looks, which does not count as use. */
 enum found registry_find(struct registry *registry, const char *name, const char *version, struct model **model,
                          char id[MODEL_ID_BYTES]);
 
@@ -60,16 +62,21 @@ void listed_release(struct listed *listed);
 
 /* "a, b:1, b:2" for people, cut to fit. */
 void registry_names(struct registry *registry, char *names, size_t size);
-/* Memory of the models that are ready. */
+/* Memory of the models that are ready; of those that never make room for others, without that of one id. */
 size_t registry_bytes(struct registry *registry);
+size_t registry_fixed_bytes(struct registry *registry, const char *except);
 
 /* ---- for the loader ---- */
 
 /* Puts a new list, which it takes over, in the place of the old one. */
 void registry_replace(struct registry *registry, struct listed *list, size_t count);
-/* A model's state; model is taken over. The one that was there is let go of. */
-void registry_set(struct registry *registry, const char *id, enum model_state state, struct model *model,
-                  uint64_t fingerprint, const char *why);
+/* A model's state. The model that was there is let go of. */
+void registry_set(struct registry *registry, const char *id, enum model_state state);
+/* It is ready; model is taken over. */
+void registry_set_ready(struct registry *registry, const char *id, struct model *model, uint64_t fingerprint);
+/* It cannot be had; fingerprint and bytes: as far as it was opened, else 0. */
+void registry_set_failed(struct registry *registry, const char *id, vit_status status, const char *why,
+                         uint64_t fingerprint, size_t bytes);
 /* Unloads the lazy model, other than `except`, that has not been used for the longest; false: there is none. */
 bool registry_evict(struct registry *registry, const char *except, char evicted[MODEL_ID_BYTES]);
 

@@ -1,0 +1,53 @@
+#include "tests/folders.h"
+
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void run(const char *command)
+{
+    ck_assert_msg(system(command) == 0, "%s", command);
+}
+
+void folder_make(char folder[FOLDER_BYTES])
+{
+    strcpy(folder, "/tmp/vitd-folder-XXXXXX");
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+}
+
+void folder_add(const char *folder, const char *name, const char *model)
+{
+    char command[512];
+    snprintf(command, sizeof command, "mkdir -p %s/%s && cp %s/*.json %s/model.safetensors %s/%s/", folder, name, model,
+             model, folder, name);
+    run(command);
+}
+
+void folder_link(const char *folder, const char *name, const char *link)
+{
+    char next[256], path[256];
+    snprintf(next, sizeof next, "%s/next-link", folder);
+    snprintf(path, sizeof path, "%s/%s", folder, link);
+    ck_assert_int_eq(symlink(name, next), 0);
+    ck_assert_int_eq(rename(next, path), 0);
+}
+
+void folder_write(const char *folder, const char *name, const char *text)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = fopen(path, "w");
+    ck_assert_ptr_nonnull(file);
+    fputs(text, file);
+    fclose(file);
+}
+
+void folder_remove(const char *folder)
+{
+    char command[128];
+    ck_assert_int_eq(strncmp(folder, "/tmp/vitd-folder-", 17), 0);
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    run(command);
+}
