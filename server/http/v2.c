@@ -155,7 +155,7 @@ void parse_v2_infer(struct request *request)
     request->images = message->image_count;
     if (message->priority > 1)
         request->priority = PRIORITY_LOW;
-    if (message->timeout_us && request->start_us + message->timeout_us < request->deadline_us)
+    if (message->timeout_us && message->timeout_us < request->deadline_us - request->start_us)
         request->deadline_us = request->start_us + message->timeout_us;
     const struct part body = {request->body, request->body_length};
     if (!wants_binary(message) && request_answer_from_cache(request, &body, 1))
