@@ -97,6 +97,8 @@ static void record(const struct request *request)
     const double seconds = (double)(job_clock_us() - request->start_us) / 1e6;
     struct model_metrics *model = request->model ? request->model->metrics : NULL;
     metrics_request(metrics, request->route ? request->route->name : "other", model, request->status, seconds);
+    if (model && request->route->takes_images)
+        metrics_inference(model, request->status < 400, seconds);
     count_rejection(request);
     write_log(request, seconds);
 }
