@@ -157,6 +157,10 @@ void parse_v2_infer(struct request *request)
         request->priority = PRIORITY_LOW;
     if (message->timeout_us && message->timeout_us < request->deadline_us - request->start_us)
         request->deadline_us = request->start_us + message->timeout_us;
+    if (message->image_count > request_most_images(request)) {
+        request_too_many_images(request);
+        return;
+    }
     const struct part body = {request->body, request->body_length};
     if (!wants_binary(message) && request_answer_from_cache(request, &body, 1))
         return;
