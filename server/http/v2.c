@@ -164,6 +164,8 @@ void parse_v2_infer(struct request *request)
     const struct part body = {request->body, request->body_length};
     if (!wants_binary(message) && request_answer_from_cache(request, &body, 1))
         return;
+    if (message->memory) /* and so the images are not in the body */
+        request_free_body(request);
     if (request_make_job(request, message->image_count))
         fill_job(request->job, message);
 }
