@@ -250,8 +250,12 @@ void metrics_request(struct metrics *metrics, const char *route, struct model_me
     while (row < CODE_COUNT - 1 && codes[row] != code)
         row++;
     add(&counted->requests[route_index(metrics, route)][row], 1);
-    add_to_sum(code < 400 ? &counted->succeeded : &counted->failed, seconds);
     metrics_duration(metrics, DURATION_REQUEST, model, seconds);
+}
+
+void metrics_inference(struct model_metrics *model, bool succeeded, double seconds)
+{
+    add_to_sum(succeeded ? &model->succeeded : &model->failed, seconds);
 }
 
 void metrics_inflight(struct metrics *metrics, int change)

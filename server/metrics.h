@@ -36,6 +36,8 @@ void metrics_set_model_info(struct metrics *metrics, struct model_metrics *model
 
 /* route is one of the route table's names (a string literal, compared by content; at most 64 different ones). */
 void metrics_request(struct metrics *metrics, const char *route, struct model_metrics *model, int code, double seconds);
+/* A request for the model's answer to images has ended: with one, or without. */
+void metrics_inference(struct model_metrics *model, bool succeeded, double seconds);
 void metrics_images(struct model_metrics *model, size_t images);
 void metrics_rejected(struct metrics *metrics, enum metrics_reject reason);
 void metrics_batch(struct model_metrics *model, size_t batch_size, double seconds);
@@ -62,7 +64,7 @@ struct metrics_sum {
 };
 enum { METRICS_MAX_BATCH = 256 };
 struct metrics_counts {
-    struct metrics_sum succeeded, failed; /* requests: below 400, and the others */
+    struct metrics_sum succeeded, failed; /* of metrics_inference() */
     uint64_t images;
     struct metrics_sum durations[DURATION_COUNT];
     uint64_t cache_hits, cache_misses;

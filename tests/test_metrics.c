@@ -129,8 +129,11 @@ START_TEST(test_counts_can_be_read)
 {
     struct metrics_counts counts;
     metrics_request(metrics, "classify", one, 200, 0.25);
-    metrics_request(metrics, "embed", one, 200, 0.25);
     metrics_request(metrics, "embed", one, 429, 0.25);
+    metrics_request(metrics, "model", one, 200, 0.25); /* looks at it, and is no inference */
+    metrics_inference(one, true, 0.25);
+    metrics_inference(one, true, 0.25);
+    metrics_inference(one, false, 0.25);
     metrics_batch(one, 3, 0.25);
     metrics_batch(one, 3, 0.5);
     metrics_batch(one, 2, 1);

@@ -97,6 +97,8 @@ static void record(const struct request *request)
     const double seconds = (double)(job_clock_us() - request->start_us) / 1e6;
     struct model_metrics *model = request->model ? request->model->metrics : NULL;
     metrics_request(metrics, request->route ? request->route->name : "other", model, request->status, seconds);
+    if (model && request->route->takes_images)
+        metrics_inference(model, request->status < 400, seconds);
     count_rejection(request);
     write_log(request, seconds);
 }
@@ -392,9 +394,7 @@ static void collect(struct request *request, const char *bytes, size_t length)
     else if (!grow_body(request, length, limit))
         request_out_of_memory(request);
     if (request->problem.status) {
-        free(request->body);
-        request->body = NULL;
-        request_release_bytes(request);
+        request_release_body(request);
         request->discard = true;
         return;
     }
@@ -446,7 +446,7 @@ static void job_done(struct job *job)
         push(request);
         return;
     }
-    request_release_bytes(request);
+    request_release_body(request); /* a client may take its time to read the reply */
     request->stage = STAGE_WORKED;
     MHD_resume_connection(mhd); /* the request may be gone from here on */
 }

@@ -71,6 +71,9 @@ enum outcome request_ask_loader(struct request *request, enum loader_wish wish);
 /* Takes room in the queue for a job with `images` images, or sets the problem: the queue is full. */
 bool request_reserve(struct request *request, size_t images);
 void request_queue_full(struct request *request);
+/* The most images that the queue could ever take from this request, and the problem of one that has more. */
+size_t request_most_images(const struct request *request);
+void request_too_many_images(struct request *request);
 void request_out_of_memory(struct request *request);
 
 /* Makes request->job, with `images` images, for the request's model; reserves room for it. false: the problem says why. */

@@ -34,10 +34,7 @@ static size_t find_images(struct request *request, struct multipart_file *files,
         problem_set(&request->problem, 400, "malformed_multipart", "%s", why);
         return 0;
     case MULTIPART_TOO_MANY:
-        problem_set(&request->problem, 413, "too_many_images", "one request may carry %zu images (%s)", max_files,
-                    max_files < (size_t)request->settings->config.limits.max_images_per_request
-                        ? "batching.max_queue_size: more could never be accepted"
-                        : "limits.max_images_per_request");
+        request_too_many_images(request);
         return 0;
     case MULTIPART_OK:
         break;
@@ -86,8 +83,7 @@ static void fill_job(struct request *request, const struct multipart_file *files
     job->map_floats = map_floats(request->model->vit, &job->explain);
 }
 
-/* The most images that the queue could ever take. */
-static size_t most_images(const struct request *request)
+size_t request_most_images(const struct request *request)
 {
     const struct config *config = &request->settings->config;
     const int room = request->priority == PRIORITY_LOW ? (config->batching.max_queue_size + 1) / 2
@@ -95,9 +91,18 @@ static size_t most_images(const struct request *request)
     return (size_t)(config->limits.max_images_per_request < room ? config->limits.max_images_per_request : room);
 }
 
+void request_too_many_images(struct request *request)
+{
+    const size_t most = request_most_images(request);
+    problem_set(&request->problem, 413, "too_many_images", "one request may carry %zu images (%s)", most,
+                most < (size_t)request->settings->config.limits.max_images_per_request
+                    ? "batching.max_queue_size: more could never be accepted"
+                    : "limits.max_images_per_request");
+}
+
 enum outcome handle_images(struct request *request)
 {
-    const size_t max_files = most_images(request);
+    const size_t max_files = request_most_images(request);
     struct multipart_file *files = calloc(max_files, sizeof *files);
     size_t count = files ? find_images(request, files, max_files) : 0;
     request->images = count;

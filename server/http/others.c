@@ -45,7 +45,9 @@ void parse_hf(struct request *request)
     if (message->has_function)
         request->choices.function = message->function;
     const struct part body = {request->body, request->body_length};
-    if (request_answer_from_cache(request, &body, 1) || !request_make_job(request, 1))
+    const bool hit = request_answer_from_cache(request, &body, 1);
+    request_free_body(request); /* the picture is in the message */
+    if (hit || !request_make_job(request, 1))
         return;
     request->job->images[0].bytes = message->bytes;
     request->job->images[0].length = message->length;

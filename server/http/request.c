@@ -44,12 +44,9 @@ void request_free(struct request *request)
 {
     if (!request)
         return;
-    if (request->message)
-        request->free_message(request->message);
     free(request->target);
-    free(request->body);
     job_free(request->job);
-    request_release_bytes(request);
+    request_release_body(request);
     model_unref(request->model);
     settings_unref(request->settings);
     strbuf_release(&request->reply);
@@ -64,8 +61,18 @@ bool request_hold_bytes(struct request *request, size_t count)
     return true;
 }
 
-void request_release_bytes(struct request *request)
+void request_free_body(struct request *request)
 {
+    free(request->body);
+    request->body = NULL;
+}
+
+void request_release_body(struct request *request)
+{
+    if (request->message)
+        request->free_message(request->message);
+    request->message = NULL;
+    request_free_body(request);
     if (request->held)
         queue_release_bytes(request->service->queue, request->held);
     request->held = 0;

@@ -95,9 +95,11 @@ struct request {
 struct request *request_create(struct service *service, const char *target);
 void request_free(struct request *request);
 
-/* Bytes of its body count as waiting, as far as there is room; until its job is done, or it ends. */
+/* Bytes of its body count as waiting, as far as there is room. */
 bool request_hold_bytes(struct request *request, size_t count);
-void request_release_bytes(struct request *request);
+/* The body alone is needed no more; neither it nor what was read from it is, and nothing of it waits any longer. */
+void request_free_body(struct request *request);
+void request_release_body(struct request *request);
 
 /* Takes the client's id (may be NULL; blanks may follow it) if it is 1 to 128 characters of A-Z a-z 0-9 . _ ~ : / + = @ -,
  * else makes one. */

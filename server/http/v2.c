@@ -153,11 +153,17 @@ void parse_v2_infer(struct request *request)
     request->images = message->image_count;
     if (message->priority > 1)
         request->priority = PRIORITY_LOW;
-    if (message->timeout_us && request->start_us + message->timeout_us < request->deadline_us)
+    if (message->timeout_us && message->timeout_us < request->deadline_us - request->start_us)
         request->deadline_us = request->start_us + message->timeout_us;
+    if (message->image_count > request_most_images(request)) {
+        request_too_many_images(request);
+        return;
+    }
     const struct part body = {request->body, request->body_length};
     if (!wants_binary(message) && request_answer_from_cache(request, &body, 1))
         return;
+    if (message->memory) /* and so the images are not in the body */
+        request_free_body(request);
     if (request_make_job(request, message->image_count))
         fill_job(request->job, message);
 }

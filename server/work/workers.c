@@ -100,8 +100,13 @@ static bool allocate_results(struct job_image *image, const vit_model_info *info
 /* The picture in the bytes: decoded, or there already. */
 static vit_status take_picture(vit_image *picture, struct job_image *image, const vit_preprocess *draft)
 {
+    const size_t max_pixels = image->job->max_pixels;
     if (!image->width)
-        return vit_preprocess_decode(draft, picture, image->bytes, image->length, image->job->max_pixels, &image->error);
+        return vit_preprocess_decode(draft, picture, image->bytes, image->length, max_pixels, &image->error);
+    if (image->width * image->height > max_pixels)
+        return fail(&image->error, VIT_ERR_IMAGE_SIZE,
+                    "the image has %zu pixels (%zux%zu); at most %zu are allowed: send a smaller one",
+                    image->width * image->height, image->width, image->height, max_pixels);
     *picture = (vit_image){.width = image->width, .height = image->height, .pixels = malloc(image->length)};
     if (!picture->pixels)
         return fail(&image->error, VIT_ERR_NO_MEMORY, "out of memory");
