@@ -500,6 +500,22 @@ START_TEST(test_answers_in_other_shapes)
 }
 END_TEST
 
+/* Messages name a route as a whole, and are whole. */
+START_TEST(test_wrong_routes)
+{
+    struct live live = start_live();
+    struct reply reply = daemon_get(&live.daemon, "/nothing");
+    reply_assert_error(&reply, 404, "route_not_found");
+    ck_assert_ptr_nonnull(strstr(reply.body, "there is no /nothing here; GET /openapi.json says what there is\"}}"));
+    reply_free(&reply);
+    reply = daemon_request(&live.daemon, "DELETE", "/v2/models/small/versions/1/stats", NULL, NULL, 0, NULL);
+    ck_assert_int_eq(reply.status, 405);
+    ck_assert_str_eq(reply.body, "{\"error\":\"/v2/models/{name}/versions/{version}/stats takes GET, HEAD, not DELETE\"}");
+    reply_free(&reply);
+    stop_live(&live);
+}
+END_TEST
+
 /* What the tests send is as described, too. */
 START_TEST(test_bodies_are_described)
 {
@@ -551,6 +567,7 @@ int main(void)
     const TTest *const tests[] = {
         test_references, test_every_route_is_described, test_error_codes_are_those_of_the_sources, test_bodies_are_described,
         test_checker, test_routes_answer_as_described, test_answers_in_other_shapes,
+        test_wrong_routes,
     };
     Suite *suite = suite_create("openapi.json");
     TCase *all = tcase_create("all");
