@@ -1,5 +1,5 @@
 /* test_explain_http.c - explanations as clients get them from a live daemon: maps, pictures, the inside of a model, the
- * page and the description of the API. */
+ * page. */
 #include <check.h>
 #include <curl/curl.h>
 #include <math.h>
@@ -11,7 +11,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "server/http/routes.h"
 #include "tests/daemon.h"
 #include "tests/golden.h"
 #include "tests/suite.h"
@@ -499,114 +498,6 @@ START_TEST(test_page)
 }
 END_TEST
 
-/* ---- the description of the API ---- */
-
-/* Every "$ref" in the document leads somewhere. */
-static void check_references(const cJSON *document, const cJSON *node)
-{
-    const cJSON *reference = cJSON_GetObjectItemCaseSensitive(node, "$ref"), *item;
-    if (reference) {
-        char path[200], *rest = path;
-        const cJSON *target = document;
-        ck_assert_int_eq(strncmp(reference->valuestring, "#/", 2), 0);
-        snprintf(path, sizeof path, "%s", reference->valuestring + 2);
-        for (char *part; (part = strsep(&rest, "/")) != NULL;)
-            ck_assert_msg((target = cJSON_GetObjectItemCaseSensitive(target, part)) != NULL, "%s",
-                          reference->valuestring);
-    }
-    cJSON_ArrayForEach(item, node) check_references(document, item);
-}
-
-/* Which query parameters an operation describes, as bits; a path parameter is bit PARAMETER_COUNT. */
-static unsigned described_parameters(const cJSON *document, const cJSON *operation)
-{
-    unsigned bits = 0;
-    const cJSON *item;
-    cJSON_ArrayForEach(item, cJSON_GetObjectItem(operation, "parameters")) {
-        const char *key = strrchr(cJSON_GetObjectItemCaseSensitive(item, "$ref")->valuestring, '/') + 1;
-        const cJSON *row = cJSON_GetObjectItemCaseSensitive(
-            cJSON_GetObjectItem(cJSON_GetObjectItem(document, "components"), "parameters"), key);
-        const char *name = cJSON_GetObjectItem(row, "name")->valuestring;
-        int id = 0;
-        while (id < PARAMETER_COUNT && strcmp(parameters[id].name, name) != 0)
-            id++;
-        const bool in_path = strcmp(cJSON_GetObjectItem(row, "in")->valuestring, "path") == 0;
-        ck_assert_msg(in_path == (id == PARAMETER_COUNT), "%s", name);
-        bits |= 1u << id;
-    }
-    return bits;
-}
-
-START_TEST(test_openapi_describes_the_routes)
-{
-    struct daemon daemon = daemon_start(NULL, small_model);
-    cJSON *document = get_json(&daemon, "/openapi.json");
-    ck_assert_str_eq(cJSON_GetObjectItem(document, "openapi")->valuestring, "3.1.0");
-    check_references(document, document);
-    const cJSON *paths = cJSON_GetObjectItem(document, "paths");
-    size_t count, described = 0;
-    const struct route *routes = routes_table(&count);
-    for (size_t i = 0; i < count; i++) {
-        char method[8] = "";
-        for (size_t c = 0; routes[i].method[c]; c++)
-            method[c] = (char)(routes[i].method[c] | 0x20);
-        const cJSON *operation =
-            cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(paths, routes[i].path), method);
-        ck_assert_msg(operation != NULL, "%s %s is not described", routes[i].method, routes[i].path);
-        const unsigned in_path = strchr(routes[i].path, '{') ? 1u << PARAMETER_COUNT : 0;
-        ck_assert_msg(described_parameters(document, operation) == (routes[i].parameters | in_path), "%s",
-                      routes[i].path);
-        ck_assert_msg(!cJSON_GetObjectItem(operation, "requestBody") == !routes[i].takes_images, "%s", routes[i].path);
-        const cJSON *good = cJSON_GetObjectItem(cJSON_GetObjectItem(operation, "responses"), "200");
-        ck_assert_ptr_nonnull(good);
-        if (routes[i].pictures)
-            ck_assert_ptr_nonnull(cJSON_GetObjectItem(cJSON_GetObjectItem(good, "content"), "image/png"));
-    }
-    const cJSON *path;
-    cJSON_ArrayForEach(path, paths) described += (size_t)cJSON_GetArraySize(path);
-    ck_assert_uint_eq(described, count);
-    cJSON_Delete(document);
-    daemon_stop(&daemon);
-}
-END_TEST
-
-/* Every route, really asked, answers with a status and a content type that are described. */
-START_TEST(test_routes_answer_as_described)
-{
-    struct daemon daemon = daemon_start(NULL, small_model);
-    cJSON *document = get_json(&daemon, "/openapi.json");
-    size_t count;
-    const struct route *routes = routes_table(&count);
-    for (size_t i = 0; i < count; i++) {
-        char path[100];
-        const size_t before = strcspn(routes[i].path, "{");
-        snprintf(path, sizeof path, "%.*s%s%s", (int)before, routes[i].path, routes[i].path[before] ? "small" : "",
-                 routes[i].path[before] ? strchr(routes[i].path, '}') + 1 : "");
-        const bool posts = strcmp(routes[i].method, "POST") == 0;
-        struct reply reply = posts ? post_file(&daemon, path, small_input, NULL) : daemon_get(&daemon, path);
-        ck_assert_msg(reply.status == 200, "%s: %ld", path, reply.status);
-        const cJSON *operation = cJSON_GetObjectItemCaseSensitive(
-            cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItem(document, "paths"), routes[i].path),
-            posts ? "post" : "get");
-        const cJSON *content = cJSON_GetObjectItem(
-            cJSON_GetObjectItem(cJSON_GetObjectItem(operation, "responses"), "200"), "content");
-        char *type = header_of(&reply, "content-type: ");
-        type[strcspn(type, ";")] = '\0';
-        ck_assert_msg(cJSON_GetObjectItemCaseSensitive(content, type) != NULL, "%s answers %s", path, type);
-        free(type);
-        reply_free(&reply);
-        if (posts) {
-            reply = daemon_post(&daemon, path, "nonsense", 8);
-            ck_assert_int_eq(reply.status, 415);
-            ck_assert_ptr_nonnull(cJSON_GetObjectItem(cJSON_GetObjectItem(operation, "responses"), "415"));
-            reply_free(&reply);
-        }
-    }
-    cJSON_Delete(document);
-    daemon_stop(&daemon);
-}
-END_TEST
-
 /* ---- the command line ---- */
 
 static int run_command(const char *arguments)
@@ -656,8 +547,7 @@ int main(void)
     const TTest *const tests[] = {
         test_golden_maps_over_http, test_targets, test_bad_choices_are_named,
         test_mixed_requests_do_not_disturb_each_other, test_pictures, test_draft_keeps_the_original, test_picture_or_json,
-        test_picture_that_would_be_too_large, test_inside, test_page, test_openapi_describes_the_routes,
-        test_routes_answer_as_described, test_classify_writes_a_picture,
+        test_picture_that_would_be_too_large, test_inside, test_page, test_classify_writes_a_picture,
     };
     Suite *suite = suite_create("explain over HTTP");
     TCase *all = tcase_create("all");

@@ -1,4 +1,4 @@
-/* routes.c - the table of routes, in the order in which a 404 lists them, and their handlers. */
+/* routes.c - the table of routes, and what is checked before their handlers run. */
 #include "server/http/routes.h"
 
 #include <stdlib.h>
@@ -130,24 +130,14 @@ static bool method_matches(const struct route *route, const char *method)
     return strcmp(method, route->method) == 0 || (strcmp(method, "HEAD") == 0 && strcmp(route->method, "GET") == 0);
 }
 
-static void unknown_route(struct request *request)
-{
-    struct strbuf list = {0};
-    for (size_t i = 0; i < ROUTE_COUNT; i++)
-        if (is_served(&routes[i], request))
-            strbuf_printf(&list, "%s%s %s", i ? ", " : "", routes[i].method, routes[i].path);
-    problem_set(&request->problem, 404, "route_not_found", "there is no %.80s here; the routes are %s", request->path,
-                list.data ? list.data : "");
-    strbuf_release(&list);
-}
-
 static void find_route(struct request *request)
 {
     const struct route *row = routes;
     while (row < routes + ROUTE_COUNT && !(is_served(row, request) && path_matches(row, request)))
         row++;
     if (row == routes + ROUTE_COUNT) {
-        unknown_route(request);
+        problem_set(&request->problem, 404, "route_not_found",
+                    "there is no %.80s here; GET /openapi.json says what there is", request->path);
         return;
     }
     request->route = row;
@@ -156,7 +146,7 @@ static void find_route(struct request *request)
         if (request->origin && strcmp(request->method, "OPTIONS") == 0)
             request->status = 204; /* a browser asks before it sends the request itself */
         else
-            problem_set(&request->problem, 405, "method_not_allowed", "%.40s takes %s, not %s", row->path, request->allow,
+            problem_set(&request->problem, 405, "method_not_allowed", "%s takes %s, not %s", row->path, request->allow,
                         request->method);
     }
 }
@@ -218,7 +208,7 @@ static void check_access(struct request *request)
                     request->headers.authorization ? "this key is not known here" : "send a key: Authorization: Bearer KEY");
         break;
     case ACCESS_FORBIDDEN:
-        problem_set(&request->problem, 403, "forbidden", "this key may not do this: %.40s is for another role",
+        problem_set(&request->problem, 403, "forbidden", "this key may not do this: %s is for another role",
                     request->route->path);
     }
 }

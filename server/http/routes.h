@@ -47,7 +47,7 @@ struct route {
     void (*finish)(struct request *request, const struct job *job);
 };
 
-/* All of them, in the order in which a 404 lists them. */
+/* All of them; the first that matches a path counts. */
 const struct route *routes_table(size_t *count);
 
 /* Everything that can be refused, or answered (request->status), once the header is in: sets request->route, and
