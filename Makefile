@@ -43,8 +43,8 @@ FUZZ_BIN   := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/tests/%)
 TEST_HELP  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(TEST_SRC),$(wildcard tests/*.c)))
 SERVER_LIB := $(filter-out $(BUILD)/server/main.o,$(SERVER_OBJ))
 
-.PHONY: all run test test-deploy test-systemd test-web bench bench-models bench-vits asan tsan fuzz lint deps install \
-	uninstall clean help
+.PHONY: all run test test-deploy test-systemd test-web bench bench-models bench-vits stress asan tsan fuzz lint deps \
+	install uninstall clean help
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -180,6 +180,16 @@ $(BUILD)/tests/http_load: tests/bench/http_load.c
 	@echo "  LD    $@"
 	$(Q)$(CC) $(BASE_FLAGS) $(CFLAGS) $(EXTRA) $(LDFLAGS) $^ -lm -o $@
 
+STRESS := $(patsubst tests/stress/%.c,$(BUILD)/tests/stress/%,\
+            $(filter-out %/common.c %/client.c,$(sort $(wildcard tests/stress/*.c))))
+# make stress STRESS_ONLY="slow overload"
+stress: $(STRESS) $(BUILD)/vitd  ## months of use in half an hour: signals, slow clients, overload, a million requests
+	@tests/stress/stress.sh $(BUILD) $(STRESS_ONLY)
+
+$(BUILD)/tests/stress/%: $(BUILD)/tests/stress/%.o $(BUILD)/tests/stress/client.o $(BUILD)/tests/stress/common.o
+	@echo "  LD    $@"
+	$(Q)$(CC) -pthread $(CFLAGS) $(EXTRA) $(LDFLAGS) $^ -lm -o $@
+
 bench-models: $(BUILD)/vitd  ## speed of each architecture at its published size, and build/bench-models.json (needs python3)
 	@tests/bench/architectures.sh $(BUILD)
 
@@ -228,4 +238,5 @@ uninstall:  ## remove what install put in place, except the configuration
 clean:  ## remove everything built
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan
 
--include $(ENGINE_OBJ:.o=.d) $(SERVER_OBJ:.o=.d) $(TEST_HELP:.o=.d) $(TEST_BIN:=.d) $(FUZZ_BIN:=.d)
+-include $(ENGINE_OBJ:.o=.d) $(SERVER_OBJ:.o=.d) $(TEST_HELP:.o=.d) $(TEST_BIN:=.d) $(FUZZ_BIN:=.d) \
+    $(patsubst %.c,$(BUILD)/%.d,$(wildcard tests/stress/*.c))
