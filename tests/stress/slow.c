@@ -207,9 +207,9 @@ int main(void)
     if (p50 >= most_ratio * p50_alone || p99 >= most_ratio * p99_alone)
         broken("p50 is %.3f and p99 %.3f of what it is alone", p50 / p50_alone, p99 / p99_alone);
     return result("slow",
-                  "beside %d slow and %d idle clients p50 is %.2f ms, alone %.2f ms (ratio %.3f), and p99 %.2f ms, %.2f "
-                  "ms (ratio %.3f), the lowest of %ld rounds of %d requests; the median round has p99 %.2f ms, %.2f ms; "
-                  "%zu slow ones got their 408, %zu good ones failed",
+                  "beside %d slow and %d idle clients p50 is %.2f ms, alone %.2f ms (ratio %.3f), and p99 %.2f ms, "
+                  "%.2f ms (ratio %.3f), the lowest of %ld rounds of %d requests; the median round has p99 %.2f ms, "
+                  "%.2f ms; %zu slow ones got their 408, %zu good ones failed",
                   SLOW, IDLE, 1e3 * p50, 1e3 * p50_alone, p50 / p50_alone, 1e3 * p99, 1e3 * p99_alone, p99 / p99_alone,
                   rounds, REQUESTS, 1e3 * samples_at(&beside.p99, .5), 1e3 * samples_at(&alone.p99, .5), cut, failed);
 }
