@@ -225,7 +225,7 @@ static void add_headers(const struct request *request, struct MHD_Response *resp
         add_number(response, "Retry-After", request->retry_after);
     if (request->reply_json_length)
         add_number(response, "Inference-Header-Content-Length", request->reply_json_length);
-    if (request->cache != CACHE_UNUSED)
+    if (request->cache != CACHE_UNUSED && request->status == 200)
         MHD_add_response_header(response, "X-Cache", request->cache == CACHE_HIT ? "hit" : "miss");
     if (atomic_load(&request->service->draining))
         MHD_add_response_header(response, "Connection", "close");

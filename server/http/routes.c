@@ -284,8 +284,8 @@ static void find_model(struct request *request)
         request->wish = LOADER_LOAD;
         break;
     case FOUND_AWAY:
-        problem_set(&request->problem, 503, "model_unloaded", "the model '%s' is not loaded; POST /models/%s/load loads it",
-                    request->load_id, request->load_id);
+        problem_set(&request->problem, 503, "model_unloaded", "the model '%s' is not loaded; %s", request->load_id,
+                    request->settings->config.access.admin ? "POST /models/NAME/load loads it" : "a reload brings it back");
         request->load_id[0] = '\0';
         break;
     case FOUND_NOTHING:
@@ -477,7 +477,7 @@ static bool job_failed(struct request *request, const struct job *job)
 
 void routes_reply_problem(struct request *request)
 {
-    const bool plain = request->route && request->route->errors == ERRORS_PLAIN;
+    const bool plain = request->route ? request->route->errors == ERRORS_PLAIN : strncmp(request->path, "/v2/", 4) == 0;
     strbuf_release(&request->reply);
     request->status = request->problem.status;
     request->reply_type = "application/json";
