@@ -105,16 +105,28 @@ void connections_set_limits(struct connections *connections, const struct connec
     pthread_mutex_unlock(&connections->mutex);
 }
 
+/* AF_INET or AF_INET6, and the address in *bytes; 0: neither. A socket of both kinds tells 192.0.2.1 as ::ffff:192.0.2.1. */
+static int address_of(const struct sockaddr *peer, const unsigned char **bytes)
+{
+    if (peer && peer->sa_family == AF_INET) {
+        *bytes = (const void *)&((const struct sockaddr_in *)(const void *)peer)->sin_addr;
+        return AF_INET;
+    }
+    if (!peer || peer->sa_family != AF_INET6)
+        return 0;
+    const struct in6_addr *v6 = &((const struct sockaddr_in6 *)(const void *)peer)->sin6_addr;
+    const bool mapped = IN6_IS_ADDR_V4MAPPED(v6);
+    *bytes = v6->s6_addr + (mapped ? 12 : 0);
+    return mapped ? AF_INET : AF_INET6;
+}
+
 static struct network network_of(const struct sockaddr *peer)
 {
     struct network network = {0};
-    if (peer && peer->sa_family == AF_INET)
-        memcpy(network.address, &((const struct sockaddr_in *)(const void *)peer)->sin_addr, 4);
-    else if (peer && peer->sa_family == AF_INET6)
-        memcpy(network.address, &((const struct sockaddr_in6 *)(const void *)peer)->sin6_addr, 8);
-    else
-        return network;
-    network.family = peer->sa_family;
+    const unsigned char *bytes;
+    network.family = address_of(peer, &bytes);
+    if (network.family)
+        memcpy(network.address, bytes, network.family == AF_INET ? 4 : 8);
     return network;
 }
 
@@ -133,12 +145,9 @@ bool connections_admit(struct connections *connections, const struct sockaddr *p
 
 static void describe_peer(struct connection *connection, const struct sockaddr *peer)
 {
-    const void *address = NULL;
-    if (peer && peer->sa_family == AF_INET)
-        address = &((const struct sockaddr_in *)(const void *)peer)->sin_addr;
-    else if (peer && peer->sa_family == AF_INET6)
-        address = &((const struct sockaddr_in6 *)(const void *)peer)->sin6_addr;
-    if (!address || !inet_ntop(peer->sa_family, address, connection->peer, INET6_ADDRSTRLEN))
+    const unsigned char *bytes;
+    const int family = address_of(peer, &bytes);
+    if (!family || !inet_ntop(family, bytes, connection->peer, INET6_ADDRSTRLEN))
         snprintf(connection->peer, sizeof connection->peer, "-");
 }
 
