@@ -6,7 +6,8 @@
  *
  *   LINE, HEADER, BODY  libmicrohttpd writes nothing in these states, so the sweep sends a complete 408 itself, closes
  *                       the sending side, and gives the client a second to read it (state CUT) before it shuts the
- *                       socket down; with TLS, where it cannot, it only does the last;
+ *                       socket down; with TLS, where it cannot, it only does the last (in LINE there may be no request
+ *                       at all, only a handshake);
  *   IDLE, REPLY         shut down: there is nobody to tell, or nobody who listens;
  *   WORK                has no deadline here: the job has one.
  *
@@ -219,13 +220,18 @@ const char *connection_peer(const struct connection *connection)
     return connection->peer;
 }
 
-/* 0 where the kernel does not tell. */
-static uint64_t bytes_received(const struct connection *connection)
+/* Zeros where the kernel does not tell. */
+static struct tcp_info look_at(const struct connection *connection)
 {
     struct tcp_info info = {0};
     socklen_t size = sizeof info;
     getsockopt(connection->fd, IPPROTO_TCP, TCP_INFO, &info, &size);
-    return info.tcpi_bytes_received;
+    return info;
+}
+
+static uint64_t bytes_received(const struct connection *connection)
+{
+    return look_at(connection).tcpi_bytes_received;
 }
 
 static void set_state(const struct connection_limits *limits, struct connection *connection,
@@ -306,12 +312,29 @@ static void answer_408(struct connection *connection, int64_t now_us)
     connection->deadline_us = now_us + CUT_LINGER_US;
 }
 
+/* A TLS connection, into which only libmicrohttpd can write. */
+static void cut_silently(struct connection *connection, int64_t now_us)
+{
+    shutdown(connection->fd, SHUT_RDWR);
+    if (connection->state == CONNECTION_HEADER || connection->state == CONNECTION_BODY)
+        connection->state = CONNECTION_CUT;
+    connection->deadline_us = now_us + CUT_LINGER_US;
+}
+
+/* Without a request, as far as one can see: the bytes of a TLS connection may have been its handshake. */
+static bool is_idle(const struct connection *connection)
+{
+    if (connection->state == CONNECTION_LINE && connection->pair)
+        return (int64_t)look_at(connection).tcpi_last_data_recv * 1000 >= DRAIN_IDLE_US;
+    return connection->state == CONNECTION_IDLE;
+}
+
 /* Idle for a while since the drain began or since the last reply, with nothing waiting to be read. */
 static bool is_drained(const struct connections *connections, const struct connection *connection, int64_t now_us)
 {
     int64_t since = connection->since_us;
     int unread = 0;
-    if (!connections->drain_since_us || connection->state != CONNECTION_IDLE)
+    if (!connections->drain_since_us || !is_idle(connection))
         return false;
     if (since < connections->drain_since_us)
         since = connections->drain_since_us;
@@ -335,11 +358,14 @@ static void sweep_one(const struct connections *connections, struct connection *
 {
     if (connection->state == CONNECTION_IDLE && bytes_received(connection) > connection->received)
         set_state(&connections->limits, connection, CONNECTION_LINE, now_us);
-    bool late = now_us >= connection->deadline_us && connection->state != CONNECTION_WORK;
+    const bool late = now_us >= connection->deadline_us && connection->state != CONNECTION_WORK;
+    const bool receiving = connection->state == CONNECTION_LINE || connection->state == CONNECTION_HEADER ||
+                           connection->state == CONNECTION_BODY;
     if (is_deserted(connection))
         shutdown(connection->fd, SHUT_RDWR);
-    else if (late && !connection->pair && (connection->state == CONNECTION_LINE || connection->state == CONNECTION_HEADER ||
-                      connection->state == CONNECTION_BODY))
+    else if (late && receiving && connection->pair)
+        cut_silently(connection, now_us);
+    else if (late && receiving)
         answer_408(connection, now_us);
     else if (late || is_drained(connections, connection, now_us))
         shutdown(connection->fd, SHUT_RDWR);
