@@ -188,7 +188,6 @@ static void add_number(struct MHD_Response *response, const char *name, size_t n
 static void add_cors(const struct request *request, struct MHD_Response *response)
 {
     MHD_add_response_header(response, "Access-Control-Allow-Origin", request->origin);
-    MHD_add_response_header(response, "Vary", "Origin");
     if (strcmp(request->method, "OPTIONS") == 0) {
         MHD_add_response_header(response, "Access-Control-Allow-Methods", request->allow ? request->allow : "GET");
         MHD_add_response_header(response, "Access-Control-Allow-Headers",
@@ -217,6 +216,8 @@ static void add_headers(const struct request *request, struct MHD_Response *resp
         MHD_add_response_header(response, "Content-Security-Policy", request->policy);
     if (request->allow)
         MHD_add_response_header(response, "Allow", request->allow);
+    if (*request->settings->config.access.cors_origins) /* so also without an origin, as a cache must know */
+        MHD_add_response_header(response, "Vary", "Origin");
     if (request->origin)
         add_cors(request, response);
     if (request->status == 401)
