@@ -17,8 +17,8 @@
  * resume can never come first.
  *
  * libmicrohttpd closes a connection whose request is refused in the first call. That is right for broken framing, for a
- * body that is too large and for Expect: 100-continue (which then never gets its 100); any other refusal waits until
- * the body has been read and thrown away, and the connection lives on.
+ * body that is too large, for Expect: 100-continue (which then never gets its 100) and for more than a little from whoever
+ * may not ask; any other refusal waits until the body has been read and thrown away, and the connection lives on.
  */
 #include "server/http/exchange.h"
 
@@ -332,6 +332,15 @@ static void read_header(struct request *request, const char *method)
     trace_read(&request->trace, header(request, "Traceparent"));
 }
 
+/* Whether a refusal goes out before the body comes. */
+static bool refuses_now(const struct request *request, const struct framing *framing)
+{
+    enum { A_LITTLE = 65536 }; /* bytes */
+    const bool stranger = request->problem.status == 401 || request->problem.status == 403;
+    const uint64_t length = request->declared_length, limit = (uint64_t)request->settings->config.limits.max_body_bytes;
+    return framing->expects_continue || (length != UINT64_MAX && length > limit) || (stranger && length > A_LITTLE);
+}
+
 static enum MHD_Result begin(struct request *request, const char *method, const char *url, const char *version)
 {
     struct connections *connections = request->exchange->connections;
@@ -348,9 +357,7 @@ static enum MHD_Result begin(struct request *request, const char *method, const 
     bool now = request->problem.status != 0;
     if (!now)
         routes_admit(request);
-    now = now || walk.framing.expects_continue ||
-          (request->declared_length != UINT64_MAX &&
-           request->declared_length > (uint64_t)request->settings->config.limits.max_body_bytes);
+    now = now || refuses_now(request, &walk.framing);
     request->discard = request->problem.status || request->status || !request->route->takes_images;
     if (!request->problem.status || !now)
         return MHD_YES;
