@@ -294,9 +294,7 @@ START_TEST(test_ping)
     ck_assert_int_eq(kill(daemon.pid, SIGTERM), 0);
     usleep(300000);
     expect_ping(&daemon, 503, "Unhealthy");
-    ck_assert_int_eq(daemon_wait(&daemon), 0);
-    close(daemon.log_fd);
-    unlink(daemon.log_path);
+    daemon_end(&daemon);
     free(config);
 }
 END_TEST

@@ -246,15 +246,3 @@ void reply_assert_plain(const struct reply *reply, long status, const char *part
     ck_assert_int_eq(cJSON_GetArraySize(json), 1);
     cJSON_Delete(json);
 }
-
-double daemon_metric(const struct daemon *daemon, const char *name)
-{
-    struct reply reply = daemon_get(daemon, "/metrics");
-    ck_assert_int_eq(reply.status, 200);
-    const char *line = strstr(reply.body, name);
-    while (line != NULL && ((line != reply.body && line[-1] != '\n') || line[strlen(name)] != ' '))
-        line = strstr(line + 1, name);
-    const double value = line != NULL ? strtod(line + strlen(name), NULL) : 0;
-    reply_free(&reply);
-    return value;
-}

@@ -49,7 +49,5 @@ size_t reply_values(const struct reply *reply, const char *output, float *values
 const char *reply_header_of(const struct reply *reply, const char *name);
 /* Asserts the status and {"error":"..."} with that in it. */
 void reply_assert_plain(const struct reply *reply, long status, const char *part);
-/* A sample of /metrics: the value after `name`, which has its labels; 0 when there is no such line. */
-double daemon_metric(const struct daemon *daemon, const char *name);
 
 #endif

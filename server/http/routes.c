@@ -359,17 +359,21 @@ void request_queue_full(struct request *request)
     problem_set(&request->problem, 429, "queue_full", "the queue is full; retry in %u s", request->retry_after);
 }
 
-bool request_reserve(struct request *request, size_t images)
+/* Takes room in the queue for a job with `images` images, or sets the problem: the queue is full. */
+static bool reserve(struct request *request, size_t images)
 {
-    if (queue_reserve(request->service->queue, images, request->priority))
+    const size_t more = images - request->room;
+    if (queue_reserve(request->service->queue, more, request->priority)) {
+        request->room = 0;
         return true;
+    }
     request_queue_full(request);
     return false;
 }
 
 bool request_make_job(struct request *request, size_t images)
 {
-    if (!request_reserve(request, images))
+    if (!reserve(request, images))
         return false;
     struct job *job = job_create(NULL, 0, images);
     if (!job) {
@@ -397,6 +401,7 @@ enum outcome request_parse_on_worker(struct request *request)
     if (!request_make_job(request, 1))
         return OUTCOME_REPLY;
     request->job->without_image = true;
+    request->job->keep_room = true;
     request->single = true;
     return OUTCOME_WORK;
 }
@@ -528,9 +533,12 @@ static void keep(struct request *request, const struct job *job)
 static enum outcome parse(struct request *request)
 {
     request->single = false;
+    request->room = 1; /* of the job that has waited */
     request->route->parse(request);
     if (request->job)
         return OUTCOME_WORK;
+    queue_unreserve(request->service->queue, request->room);
+    request->room = 0;
     settle(request);
     return OUTCOME_REPLY;
 }

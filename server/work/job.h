@@ -62,6 +62,7 @@ struct job {
     uint8_t *body;               /* owned; NULL once every image is decoded, but with keep_body */
     size_t body_length;
     bool without_image;          /* its one image has no bytes: it waits for its turn, and `done` does the work */
+    bool keep_room;              /* and the room of that image is the owner's from then on, if it did not fail */
     bool want_features, want_distances;
     bool keep_pixels, keep_body; /* `done` wants the images' pixels, their bytes */
     vit_explain explain;

@@ -168,7 +168,7 @@ static void decode(struct worker *worker, struct job_image *image)
     release_bytes(image);
     if (!usable || job->without_image) {
         struct queue *queue = worker->pool->queue;
-        queue_dropped(queue);
+        (usable && job->keep_room ? queue_kept : queue_dropped)(queue);
         finish(image); /* without an image, all the work is here */
         queue_record_cost(queue, (double)(job_clock_us() - start) / 1e6);
         return;
