@@ -147,7 +147,7 @@ START_TEST(test_mixed_clients_get_what_one_alone_gets)
 }
 END_TEST
 
-/* ---- clients that leave ---- */
+/* ---- clients that leave, or wait ---- */
 
 /* A connection on which `length` bytes of the upload have been sent. */
 static int begin(const struct daemon *daemon, const struct upload *upload, size_t length, int segment)
@@ -223,7 +223,59 @@ START_TEST(test_clients_that_leave_while_a_worker_reads)
 }
 END_TEST
 
+static double ns_of(const cJSON *stats, const char *name)
+{
+    const cJSON *durations = cJSON_GetObjectItem(stats, "inference_stats");
+    return cJSON_GetNumberValue(cJSON_GetObjectItem(cJSON_GetObjectItem(durations, name), "ns"));
+}
+
+/* The time in the queue is all of it: until a worker reads the body, and until one takes what was in it. */
+START_TEST(test_time_in_the_queue_begins_with_the_body)
+{
+    enum { LARGE = 4, ZEROES = 12 << 20 };
+    int fds[LARGE];
+    const char *const models[] = {"--model", "small=" SMALL, "--model", "other=tests/golden/dinov2-hf", "--threads", "1", NULL};
+    struct daemon daemon = daemon_start(NULL, models);
+    char *zeroes = malloc(ZEROES);
+    strcpy(zeroes, ",\"ignored\":[0");
+    for (size_t at = strlen(zeroes); at + 4 < ZEROES; at += 2)
+        strcpy(zeroes + at, ",0");
+    strcat(zeroes, "]");
+    struct upload large = upload_pixels((unsigned char[]){1, 2, 3}, "[1,1,1,3]", 3, zeroes);
+    struct bytes file = bytes_of_file(SMALL "/input.png");
+    struct upload small = upload_files(&file, 1, "");
+    free(zeroes);
+    for (int i = 0; i < LARGE; i++)
+        fds[i] = begin(&daemon, &large, large.body.length, 0);
+    for (const double start = test_clock(); daemon_metric(&daemon, "vitd_queue_depth") < 1;) /* the only worker is busy */
+        ck_assert_double_lt(test_clock() - start, 20);
+    struct reply reply = upload_post(&daemon, "/v2/models/other/infer", &small, NULL);
+    ck_assert_msg(reply.status == 200, "%ld %s", reply.status, reply.body);
+    reply_free(&reply);
+    reply = daemon_get(&daemon, "/v2/models/other/stats");
+    cJSON *json = reply_json(&reply);
+    const cJSON *stats = cJSON_GetArrayItem(cJSON_GetObjectItem(json, "model_stats"), 0);
+    ck_assert_msg(ns_of(stats, "queue") > 0.7 * ns_of(stats, "success"), "%s", reply.body);
+    cJSON_Delete(json);
+    reply_free(&reply);
+    for (int i = 0; i < LARGE; i++)
+        close(fds[i]);
+    upload_free(&large);
+    upload_free(&small);
+    free(file.at);
+    daemon_stop(&daemon);
+}
+END_TEST
+
 /* ---- memory ---- */
+
+/* Blanks may follow JSON, and they have to be read. */
+static void pad(struct upload *upload, size_t length)
+{
+    upload->body.at = realloc(upload->body.at, length);
+    memset(upload->body.at + upload->body.length, ' ', length - upload->body.length);
+    upload->body.length = length;
+}
 
 /* Whoever reads slowly has the reply held for it, not what it sent. */
 START_TEST(test_slow_readers_hold_no_bodies)
@@ -234,9 +286,7 @@ START_TEST(test_slow_readers_hold_no_bodies)
                                         small_model);
     struct bytes pixels = bytes_of_pixels(1, IMAGES, 1);
     struct upload upload = upload_pixels(pixels.at, "[200,1,1,3]", pixels.length, "");
-    upload.body.at = realloc(upload.body.at, 14 * MEGABYTE); /* blanks may follow */
-    memset(upload.body.at + upload.body.length, ' ', 14 * MEGABYTE - upload.body.length);
-    upload.body.length = 14 * MEGABYTE;
+    pad(&upload, 14 * MEGABYTE);
     for (int i = 0; i < CLIENTS; i++)
         fds[i] = begin(&daemon, &upload, upload.body.length, 536);
     await_metric(&daemon, "vitd_images_total{model=\"small\"}", CLIENTS * IMAGES);
@@ -453,6 +503,7 @@ END_TEST
 int main(void)
 {
     const TTest *const tests[] = {test_mixed_clients_get_what_one_alone_gets, test_clients_that_leave_while_a_worker_reads,
+                                  test_time_in_the_queue_begins_with_the_body,
                                   test_slow_readers_hold_no_bodies, test_bytes_beyond_the_bound, test_memory_runs_short,
                                   test_broken_bodies_under_load, test_sigterm_while_workers_read};
     signal(SIGPIPE, SIG_IGN);

@@ -385,6 +385,7 @@ bool request_make_job(struct request *request, size_t images)
     job->priority = request->priority;
     job->max_pixels = (size_t)request->settings->config.limits.max_pixels;
     job->accepted_us = job_clock_us();
+    job->waited_ms = request->queue_ms;
     job->deadline_us = request->deadline_us;
     job->owner = request;
     request->job = job;
@@ -530,9 +531,10 @@ static void keep(struct request *request, const struct job *job)
 }
 
 /* What the body says has been waiting for a worker; OUTCOME_WORK: there is a job now. */
-static enum outcome parse(struct request *request)
+static enum outcome parse(struct request *request, const struct job *job)
 {
     request->single = false;
+    request->queue_ms = job->images[0].queue_ms;
     request->room = 1; /* of the job that has waited */
     request->route->parse(request);
     if (request->job)
@@ -547,7 +549,7 @@ enum outcome routes_finish(struct request *request, const struct job *job)
 {
     const bool failed = job_failed(request, job);
     if (!failed && request->route->parse && job->without_image)
-        return parse(request);
+        return parse(request, job);
     note_for_log(request, job);
     if (!failed)
         request->route->finish(request, job);

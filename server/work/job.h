@@ -69,6 +69,7 @@ struct job {
     size_t map_floats;           /* 0 without explanation */
     int client_fd;               /* the suspended connection's socket, open until `done` returns; -1: none */
     int64_t accepted_us, deadline_us; /* CLOCK_MONOTONIC */
+    double waited_ms;            /* before it was accepted, for its body to be read; part of its images' queue_ms */
     void (*done)(struct job *job);    /* on a worker thread, exactly once, when every image is done or failed */
     void *owner;                 /* for done */
 
