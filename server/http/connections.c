@@ -58,6 +58,7 @@ struct connection {
     uint64_t received;             /* bytes in all, to the end of the last request */
     struct tls_pair *pair; /* NULL: not TLS */
     bool linger;
+    bool left;                     /* the client has closed its side, at the last look */
     struct network network;
     bool cut_in_line;              /* before there was a request */
     char peer[INET6_ADDRSTRLEN + 8];
@@ -77,6 +78,8 @@ struct connections {
     int64_t drain_since_us; /* 0: not draining */
     struct lingering lingering[MAX_LINGERING];
     size_t lingering_count;
+    struct pollfd *polled; /* the sweep's [polled_room] */
+    size_t polled_room;
 };
 
 struct connections *connections_create(const struct connection_limits *limits)
@@ -96,6 +99,7 @@ void connections_free(struct connections *connections)
     for (size_t i = 0; i < connections->lingering_count; i++)
         close(connections->lingering[i].fd);
     pthread_mutex_destroy(&connections->mutex);
+    free(connections->polled);
     free(connections);
 }
 
@@ -345,13 +349,11 @@ static bool is_drained(const struct connections *connections, const struct conne
  * while it read the last bytes, and would wait for more until the deadline. */
 static bool is_deserted(const struct connection *connection)
 {
-    struct pollfd client = {.fd = connection->fd, .events = POLLRDHUP};
     int unread = 0;
     if (connection->state == CONNECTION_WORK || connection->state == CONNECTION_REPLY ||
         connection->state == CONNECTION_CUT)
         return false;
-    return poll(&client, 1, 0) > 0 && (client.revents & (POLLRDHUP | POLLHUP | POLLERR)) &&
-           ioctl(connection->fd, FIONREAD, &unread) == 0 && unread == 0;
+    return connection->left && ioctl(connection->fd, FIONREAD, &unread) == 0 && unread == 0;
 }
 
 static void sweep_one(const struct connections *connections, struct connection *connection, int64_t now_us)
@@ -398,12 +400,34 @@ static void sweep_lingering(struct connections *connections, int64_t now_us)
     }
 }
 
+/* One look at all connections: a thousand slow clients are not to cost a thousand system calls each time. */
+static void look_who_left(struct connections *connections)
+{
+    size_t count = 0;
+    if (connections->polled_room < connections->count) {
+        const size_t room = 2 * connections->count;
+        struct pollfd *polled = reallocarray(connections->polled, room, sizeof *polled);
+        if (!polled)
+            return;
+        connections->polled = polled;
+        connections->polled_room = room;
+    }
+    for (const struct connection *at = connections->first; at; at = at->next)
+        connections->polled[count++] = (struct pollfd){.fd = at->fd, .events = POLLRDHUP};
+    if (poll(connections->polled, count, 0) < 0)
+        return;
+    count = 0;
+    for (struct connection *at = connections->first; at; at = at->next)
+        at->left = connections->polled[count++].revents & (POLLRDHUP | POLLHUP | POLLERR);
+}
+
 void connections_sweep(struct connections *connections, bool draining)
 {
     pthread_mutex_lock(&connections->mutex);
     int64_t now_us = job_clock_us();
     if (draining && !connections->drain_since_us)
         connections->drain_since_us = now_us;
+    look_who_left(connections);
     for (struct connection *at = connections->first; at; at = at->next)
         sweep_one(connections, at, now_us);
     sweep_lingering(connections, now_us);
