@@ -109,7 +109,7 @@ static int count_of(const char *text, const char *part)
     return count;
 }
 
-/* Whether the log says that it listens on so many sockets; then the port in "listening on http://127.0.0.1:PORT (ready ...". */
+/* Whether the log says that it listens on so many sockets; then the port in "listening on http://127.0.0.1:PORT (". */
 static bool is_ready(const char *log, int sockets, int *port)
 {
     const char *http = strstr(log, "listening on http"), *end = http != NULL ? strstr(http, " (") : NULL;
@@ -124,7 +124,8 @@ static bool is_ready(const char *log, int sockets, int *port)
 static const struct passed none;
 
 /* config_path "": no configuration. */
-static struct daemon launch(const char *config_path, int port, const char *const *arguments, const struct passed *passed)
+static struct daemon launch(const char *config_path, int port, const char *const *arguments,
+                            const struct passed *passed)
 {
     const char *binary = getenv("VITD_BINARY") != NULL ? getenv("VITD_BINARY") : "build/vitd";
     char port_text[16];

@@ -60,8 +60,8 @@ struct reply {
     size_t length;
 };
 
-/* One request on a connection of its own. type and header may be NULL; header is a "Name: value" line, or several that CRLF
- * parts. */
+/* One request on a connection of its own. type and header may be NULL; header is a "Name: value" line, or several with CRLF
+ * between them. */
 struct reply daemon_request(const struct daemon *daemon, const char *method, const char *path, const char *type,
                             const void *body, size_t length, const char *header);
 struct reply daemon_get(const struct daemon *daemon, const char *path);

@@ -1,6 +1,6 @@
 /*
- * test_access_http.c - keys and roles in front of the real daemon: every route of its table, every spelling of a path that
- * might get around the check, uploads that are refused before they are read, and keys that change while it serves.
+ * test_access_http.c - keys and roles in front of the real daemon: every route of its table, spellings of paths that might
+ * get around the check, uploads that are refused before they are read, and keys that change while it serves.
  */
 #include <check.h>
 #include <gnutls/crypto.h>
@@ -54,8 +54,8 @@ static struct daemon start(const char *more)
 }
 
 /* key NULL: none. */
-static struct reply ask(const struct daemon *daemon, const char *method, const char *path, const char *key, const void *body,
-                        size_t length)
+static struct reply ask(const struct daemon *daemon, const char *method, const char *path, const char *key,
+                        const void *body, size_t length)
 {
     char header[128];
     snprintf(header, sizeof header, "Authorization: Bearer %s", key ? key : "");
@@ -123,8 +123,8 @@ static void check_route(const struct daemon *daemon, const struct route *route, 
         ck_assert_msg(reply.status == 403, "%s %s with %s: %ld", method, path, key, reply.status);
         ck_assert_ptr_null(challenge);
     } else {
-        ck_assert_msg(reply.status != 401 && reply.status != 403, "%s %s with %s: %ld", method, path, key ? key : "no key",
-                      reply.status);
+        ck_assert_msg(reply.status != 401 && reply.status != 403, "%s %s with %s: %ld", method, path,
+                      key ? key : "no key", reply.status);
     }
     if (strcmp(method, "HEAD") == 0)
         ck_assert_uint_eq(reply.length, 0);
@@ -156,8 +156,8 @@ END_TEST
 START_TEST(test_open_routes_are_these)
 {
     static const char *const open[] = {"/healthz", "/readyz", "/", "/openapi.json"};
-    static const char *const closed[] = {"/models", "/models/small", "/models/small/filters", "/models/small/positions.png",
-                                         "/metrics", "/debug/queue"};
+    static const char *const closed[] = {"/models", "/models/small", "/models/small/filters",
+                                         "/models/small/positions.png", "/metrics", "/debug/queue"};
     struct daemon daemon = start("");
     for (size_t i = 0; i < sizeof open / sizeof open[0]; i++) {
         ck_assert_int_eq(status_of(&daemon, "GET", open[i], NULL), 200);
@@ -306,8 +306,8 @@ START_TEST(test_admin_routes_are_not_there_unless_wanted)
     char here[4000];
     ck_assert_ptr_nonnull(getcwd(here, sizeof here));
     const char *keys = write_keys();
-    const char *path = scratch_text("vitd.json", "{\"access\": {\"keys\": \"%s\"}, \"models\": [{\"path\": \"%s/tests/golden/vit-hf\"}]}",
-                                    keys, here);
+    const char *path = scratch_text("vitd.json", "{\"access\": {\"keys\": \"%s\"}, "
+                                                 "\"models\": [{\"path\": \"%s/tests/golden/vit-hf\"}]}", keys, here);
     struct daemon daemon = daemon_start_file(path, NULL);
     ck_assert_int_eq(status_of(&daemon, "GET", "/debug/queue", ADMIN), 404);
     ck_assert_int_eq(status_of(&daemon, "POST", "/models/vit-hf/unload", ADMIN), 404);
@@ -347,7 +347,8 @@ START_TEST(test_large_uploads_are_refused_before_they_come)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         double seconds;
         char *answer = promise(&daemon, cases[i].headers, cases[i].key, &seconds);
-        ck_assert_msg(strncmp(answer, "HTTP/1.1 ", 9) == 0 && atol(answer + 9) == cases[i].status, "case %zu: %s", i, answer);
+        ck_assert_msg(strncmp(answer, "HTTP/1.1 ", 9) == 0 && atol(answer + 9) == cases[i].status, "case %zu: %s", i,
+                      answer);
         ck_assert_msg(strstr(answer, "Connection: close\r\n") != NULL, "case %zu: %s", i, answer);
         ck_assert_msg(strstr(answer + 9, "HTTP/1.1 ") == NULL, "case %zu: %s", i, answer);
         ck_assert_msg(seconds < 5, "case %zu: %g s", i, seconds);
@@ -357,7 +358,7 @@ START_TEST(test_large_uploads_are_refused_before_they_come)
 }
 END_TEST
 
-/* A client that sends all of a body before it looks: a reset, for what nobody has read, must not take the reply from it. */
+/* A client that sends all of a body before it looks: a reset, for what nobody has read, must not destroy the reply. */
 START_TEST(test_refusals_reach_clients_that_send_on)
 {
     static const struct {
@@ -368,9 +369,11 @@ START_TEST(test_refusals_reach_clients_that_send_on)
     char *text = calloc(1, length + 512);
     struct daemon daemon = start("");
     for (size_t i = 0; i < 3; i++) {
-        const int head = sprintf(text, "POST /classify HTTP/1.1\r\nHost: a\r\n%sContent-Length: %zu\r\n\r\n", cases[i].key, length);
+        const int head = sprintf(text, "POST /classify HTTP/1.1\r\nHost: a\r\n%sContent-Length: %zu\r\n\r\n",
+                                 cases[i].key, length);
         char *answer = daemon_exchange(&daemon, text, (size_t)head + length);
-        ck_assert_msg(strncmp(answer, "HTTP/1.1 ", 9) == 0 && atol(answer + 9) == cases[i].status, "case %zu: %s", i, answer);
+        ck_assert_msg(strncmp(answer, "HTTP/1.1 ", 9) == 0 && atol(answer + 9) == cases[i].status, "case %zu: %s", i,
+                      answer);
         ck_assert_msg(strstr(answer, "\"error\"") != NULL, "case %zu: %s", i, answer);
         free(answer);
         memset(text, 0, 512);

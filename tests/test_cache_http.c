@@ -11,7 +11,8 @@
 #include "tests/scratch.h"
 #include "tests/suite.h"
 
-#define MODELS "\"models\": [{\"name\": \"a\", \"path\": \"%s/tests/golden/vit-hf\"}, {\"name\": \"b\", \"path\": \"%s/tests/golden/vit-hf\"}]"
+#define MODELS "\"models\": [{\"name\": \"a\", \"path\": \"%s/tests/golden/vit-hf\"}, " \
+               "{\"name\": \"b\", \"path\": \"%s/tests/golden/vit-hf\"}]"
 
 struct picture {
     unsigned char *bytes;
@@ -30,8 +31,8 @@ static const char *write_config(long max_bytes, const char *more)
 {
     char here[4000];
     ck_assert_ptr_nonnull(getcwd(here, sizeof here));
-    return scratch_text("vitd.json", "{\"cache\": {\"max_bytes\": %ld}, \"threads\": 2, %s" MODELS "}", max_bytes, more, here,
-                        here);
+    return scratch_text("vitd.json", "{\"cache\": {\"max_bytes\": %ld}, \"threads\": 2, %s" MODELS "}", max_bytes, more,
+                        here, here);
 }
 
 static struct daemon start(long max_bytes)
@@ -70,7 +71,8 @@ START_TEST(test_the_same_again_is_a_hit)
 {
     struct daemon daemon = start(10000000);
     struct picture p = picture("tests/golden/vit-hf/input.png");
-    const char *const paths[] = {"/classify", "/classify?top_k=3&attention=raw", "/embed", "/attention-distance", "/explain"};
+    const char *const paths[] = {"/classify", "/classify?top_k=3&attention=raw", "/embed", "/attention-distance",
+                                 "/explain"};
     for (size_t i = 0; i < 5; i++) {
         struct reply first, second;
         ck_assert_str_eq(post(&daemon, paths[i], &p, NULL, &first), "miss");
@@ -219,7 +221,7 @@ END_TEST
 
 START_TEST(test_without_cache_nothing_is_said_of_it)
 {
-    struct daemon daemon = daemon_start_file(scratch_text("vitd.json", "{}"), (const char *[]){"--model", "tests/golden/vit-hf", NULL});
+    struct daemon daemon = daemon_start("{}", (const char *[]){"--model", "tests/golden/vit-hf", NULL});
     struct picture p = picture("tests/golden/vit-hf/input.png");
     for (int i = 0; i < 2; i++)
         ck_assert_str_eq(post(&daemon, "/classify", &p, NULL, NULL), "");
@@ -243,7 +245,7 @@ static void write_model(unsigned char flip)
         free(bytes);
     }
     unsigned char *weights = test_file("tests/golden/vit-hf/model.safetensors", &length);
-    for (size_t i = length / 2 + 3 - length / 2 % 4; i < length; i += 4) /* signs: the last byte of a float is its first */
+    for (size_t i = length / 2 + 3 - length / 2 % 4; i < length; i += 4) /* signs, in the last byte of a float */
         weights[i] ^= flip;
     scratch_write("model.safetensors", weights, length);
     free(weights);
@@ -254,8 +256,8 @@ START_TEST(test_other_weights_are_a_miss)
     struct picture p = picture("tests/golden/vit-hf/input.png");
     struct reply before, after;
     write_model(0);
-    scratch_text("vitd.json", "{\"cache\": {\"max_bytes\": 1000000}, \"models\": [{\"name\": \"a\", \"path\": \"%s\"}]}",
-                 scratch_path(""));
+    scratch_text("vitd.json", "{\"cache\": {\"max_bytes\": 1000000}, "
+                              "\"models\": [{\"name\": \"a\", \"path\": \"%s\"}]}", scratch_path(""));
     struct daemon daemon = daemon_start_file(scratch_path("vitd.json"), NULL);
     post(&daemon, "/embed", &p, NULL, NULL);
     ck_assert_str_eq(post(&daemon, "/embed", &p, NULL, &before), "hit");

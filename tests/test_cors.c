@@ -1,5 +1,5 @@
 /*
- * test_cors.c - what a browser asks and is told before a page of another origin may read a reply, against the real daemon
+ * test_cors.c - what a browser asks and is told before a page of another origin may read a reply of the real daemon
  * (https://fetch.spec.whatwg.org/#http-cors-protocol).
  */
 #include <check.h>
@@ -14,7 +14,8 @@
 #include "tests/scratch.h"
 #include "tests/suite.h"
 
-#define KEYS "infer f60e1b1b1ef2dc2a4a0ff1b40a1f85d5c6cbd9eb1a42ddaa3a1f81a4b2f3ad11 ivy\n" /* of some key that nobody sends */
+/* Of some key that nobody sends. */
+#define KEYS "infer f60e1b1b1ef2dc2a4a0ff1b40a1f85d5c6cbd9eb1a42ddaa3a1f81a4b2f3ad11 ivy\n"
 #define LISTED "https://app.example"
 #define OTHER "https://evil.example"
 
@@ -76,21 +77,23 @@ START_TEST(test_preflight_allows_what_pages_need)
         const char *path, *method;
     } routes[] = {{"/classify", "POST"}, {"/explain?top_k=1", "POST"}, {"/models", "GET"}, {"/models/vit-hf", "GET"},
                   {"/metrics", "GET"}, {"/readyz", "GET"}};
-    static const char *const headers[] = {"authorization", "content-type", "x-request-id", "x-request-timeout-ms", "priority",
-                                          "traceparent", "inference-header-content-length"};
+    static const char *const headers[] = {"authorization", "content-type", "x-request-id",
+                                          "x-request-timeout-ms", "priority", "traceparent",
+                                          "inference-header-content-length"};
     struct daemon daemon = start("[\"" LISTED "\"]");
     for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
         char more[128];
-        snprintf(more, sizeof more, "Access-Control-Request-Method: %s\r\nAccess-Control-Request-Headers: authorization,content-type",
-                 routes[i].method);
-        struct reply reply = ask(&daemon, "OPTIONS", routes[i].path, LISTED, more);
-        ck_assert_msg(reply.status == 204 && reply.length == 0, "%s: %ld", routes[i].path, reply.status); /* without a key */
+        snprintf(more, sizeof more, "Access-Control-Request-Method: %s\r\n"
+                                    "Access-Control-Request-Headers: authorization,content-type", routes[i].method);
+        struct reply reply = ask(&daemon, "OPTIONS", routes[i].path, LISTED, more); /* without a key */
+        ck_assert_msg(reply.status == 204 && reply.length == 0, "%s: %ld", routes[i].path, reply.status);
         assert_shared(&reply, LISTED);
-        ck_assert_msg(lists(reply_header(&reply, "Access-Control-Allow-Methods"), routes[i].method, true), "%s", reply.headers);
+        const char *methods = reply_header(&reply, "Access-Control-Allow-Methods");
+        ck_assert_msg(lists(methods, routes[i].method, true), "%s", reply.headers);
         /* "*" would not do: Authorization has to be named */
         for (size_t h = 0; h < sizeof headers / sizeof headers[0]; h++)
-            ck_assert_msg(lists(reply_header(&reply, "Access-Control-Allow-Headers"), headers[h], false), "%s: %s", headers[h],
-                          reply.headers);
+            ck_assert_msg(lists(reply_header(&reply, "Access-Control-Allow-Headers"), headers[h], false), "%s: %s",
+                          headers[h], reply.headers);
         const char *age = reply_header(&reply, "Access-Control-Max-Age");
         ck_assert_msg(age && atol(age) > 0 && atol(age) <= 7200, "%s", reply.headers);
         ck_assert_ptr_null(reply_header(&reply, "Content-Type"));
@@ -102,9 +105,9 @@ END_TEST
 
 START_TEST(test_preflight_of_others_says_no)
 {
-    static const char *const others[] = {OTHER, "null", "http://app.example", LISTED ":8443", "https://app.example.evil.example",
-                                         "https://sub.app.example", "https://APP.example", "https://app.exampl", "",
-                                         LISTED " " OTHER};
+    static const char *const others[] = {OTHER, "null", "http://app.example", LISTED ":8443",
+                                         "https://app.example.evil.example", "https://sub.app.example", "https://APP.example",
+                                         "https://app.exampl", "", LISTED " " OTHER};
     static const char wish[] = "Access-Control-Request-Method: POST";
     struct daemon daemon = start("[\"https://first.example\", \"" LISTED "\", \"http://[::1]:3000\"]");
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
@@ -155,8 +158,9 @@ START_TEST(test_replies_and_errors_are_shared)
     static const struct {
         const char *method, *path;
         long status;
-    } cases[] = {{"GET", "/readyz", 200},   {"HEAD", "/readyz", 200},    {"GET", "/", 200},          {"GET", "/models", 401},
-                 {"GET", "/nowhere", 404},  {"DELETE", "/readyz", 405}, {"POST", "/classify", 401}};
+    } cases[] = {{"GET", "/readyz", 200},  {"HEAD", "/readyz", 200},   {"GET", "/", 200},
+                 {"GET", "/models", 401},  {"GET", "/nowhere", 404},   {"DELETE", "/readyz", 405},
+                 {"POST", "/classify", 401}};
     struct daemon daemon = start("[\"" LISTED "\"]");
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct reply reply = ask(&daemon, cases[i].method, cases[i].path, LISTED, "");
@@ -180,7 +184,8 @@ START_TEST(test_origins_that_are_not_listed_are_served_and_not_told)
         struct reply reply = ask(&daemon, "GET", "/readyz", origins[i], "");
         ck_assert_int_eq(reply.status, 200);
         assert_not_shared(&reply);
-        ck_assert_msg(lists(reply_header(&reply, "Vary"), "Origin", false), "%s", reply.headers); /* what a cache must know */
+        /* what a cache must know */
+        ck_assert_msg(lists(reply_header(&reply, "Vary"), "Origin", false), "%s", reply.headers);
         reply_free(&reply);
     }
     daemon_stop(&daemon);
@@ -223,8 +228,8 @@ START_TEST(test_origins_change_by_reload)
     struct daemon daemon = start("[\"" LISTED "\"]");
     char here[4000];
     ck_assert_ptr_nonnull(getcwd(here, sizeof here));
-    scratch_text("vitd.json", "{\"access\": {\"cors_origins\": [\"" OTHER "\"]}, \"models\": [{\"path\": \"%s/tests/golden/vit-hf\"}]}",
-                 here);
+    scratch_text("vitd.json", "{\"access\": {\"cors_origins\": [\"" OTHER "\"]}, "
+                              "\"models\": [{\"path\": \"%s/tests/golden/vit-hf\"}]}", here);
     ck_assert(daemon_reload(&daemon));
     struct reply reply = ask(&daemon, "GET", "/readyz", OTHER, "");
     assert_shared(&reply, OTHER);

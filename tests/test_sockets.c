@@ -1,6 +1,6 @@
 /*
- * test_sockets.c - where the real daemon listens: a Unix socket of its own, sockets that were passed to it, and how many
- * connections one address may have there.
+ * test_sockets.c - where the real daemon listens: a Unix socket of its own, sockets that were passed to it; and how many
+ * connections one address may have.
  */
 #include <arpa/inet.h>
 #include <check.h>
@@ -26,8 +26,8 @@ static const char *write_config(const char *more)
 {
     char here[4000];
     ck_assert_ptr_nonnull(getcwd(here, sizeof here));
-    return scratch_text("vitd.json", "{%s%s \"models\": [{\"name\": \"small\", \"path\": \"%s/tests/golden/vit-hf\"}]}", more,
-                        *more ? "," : "", here);
+    return scratch_text("vitd.json", "{%s%s \"models\": [{\"name\": \"small\", \"path\": \"%s/tests/golden/vit-hf\"}]}",
+                        more, *more ? "," : "", here);
 }
 
 static struct daemon start_at(const char *socket)
@@ -241,15 +241,17 @@ END_TEST
 static int connect_from(int port, const char *from, const char *to)
 {
     const bool v6 = strchr(to, ':') != NULL;
-    struct sockaddr_in v4_from = {.sin_family = AF_INET}, v4_to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    struct sockaddr_in v4_from = {.sin_family = AF_INET};
+    struct sockaddr_in v4_to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     struct sockaddr_in6 v6_to = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)port)};
     const int fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (from != NULL) {
         inet_pton(AF_INET, from, &v4_from.sin_addr);
         ck_assert_int_eq(bind(fd, (struct sockaddr *)&v4_from, sizeof v4_from), 0);
     }
-    ck_assert_int_eq(inet_pton(v6 ? AF_INET6 : AF_INET, to, v6 ? (void *)&v6_to.sin6_addr : (void *)&v4_to.sin_addr), 1);
-    const int code = v6 ? connect(fd, (struct sockaddr *)&v6_to, sizeof v6_to) : connect(fd, (struct sockaddr *)&v4_to, sizeof v4_to);
+    ck_assert_int_eq(v6 ? inet_pton(AF_INET6, to, &v6_to.sin6_addr) : inet_pton(AF_INET, to, &v4_to.sin_addr), 1);
+    const int code = v6 ? connect(fd, (struct sockaddr *)&v6_to, sizeof v6_to)
+                        : connect(fd, (struct sockaddr *)&v4_to, sizeof v4_to);
     ck_assert_msg(code == 0, "%s", strerror(errno));
     return fd;
 }
@@ -304,7 +306,8 @@ START_TEST(test_connections_of_an_address_are_bounded)
     int fds[8], others[8];
     char more[400];
     const char *path = scratch_path("vitd.sock");
-    snprintf(more, sizeof more, "\"limits\": {\"max_connections_per_address\": 3}, \"listen\": {\"socket\": \"%s\"}", path);
+    snprintf(more, sizeof more, "\"limits\": {\"max_connections_per_address\": 3}, \"listen\": {\"socket\": \"%s\"}",
+             path);
     struct daemon daemon = daemon_start_file(write_config(more), NULL);
     ck_assert_int_eq(fill(daemon.port, "127.0.0.1", "127.0.0.1", fds, 8), 3);
     ck_assert_int_eq(fill(daemon.port, "127.0.0.2", "127.0.0.1", others, 8), 3); /* counted for itself */
@@ -371,7 +374,7 @@ START_TEST(test_connections_over_ipv6_are_bounded)
 }
 END_TEST
 
-/* A socket of both kinds tells IPv4 addresses as ::ffff:a.b.c.d, which are no network of 64 bits that one client has. */
+/* A socket of both kinds tells IPv4 addresses as ::ffff:a.b.c.d, which are not the one network that their first half is. */
 START_TEST(test_ipv4_on_a_socket_of_both_kinds_is_ipv4)
 {
     int fds[8], others[8], v6[8];

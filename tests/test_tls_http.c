@@ -1,6 +1,6 @@
 /*
- * test_tls_http.c - HTTPS by the real daemon: with libcurl, which trusts the test's certificate alone, and with a GnuTLS client
- * of our own where it matters what happens on one connection.
+ * test_tls_http.c - HTTPS by the real daemon: with libcurl, which trusts the test's certificate alone, and with a GnuTLS
+ * client of our own where it matters what happens on one connection.
  */
 #include <arpa/inet.h>
 #include <check.h>
@@ -26,8 +26,9 @@ static const char *write_config(const char *model, const char *more)
 {
     char here[4000];
     ck_assert_ptr_nonnull(getcwd(here, sizeof here));
-    return scratch_text("vitd.json", "{\"tls\": {\"certificate\": \"cert.pem\", \"key\": \"key.pem\"}, %s \"threads\": 2,"
-                                     "\"models\": [{\"name\": \"small\", \"path\": \"%s/%s\"}]}", more, here, model);
+    return scratch_text("vitd.json", "{\"tls\": {\"certificate\": \"cert.pem\", \"key\": \"key.pem\"}, %s "
+                                     "\"threads\": 2, \"models\": [{\"name\": \"small\", \"path\": \"%s/%s\"}]}",
+                        more, here, model);
 }
 
 /* With the pair CN=first. */
@@ -240,7 +241,8 @@ END_TEST
 START_TEST(test_plain_http_is_not_answered)
 {
     struct daemon daemon = start("");
-    const char *const texts[] = {"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.0\r\n\r\n", "\r\n\r\n\r\n\r\n\r\n\r\n"};
+    const char *const texts[] = {"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.0\r\n\r\n",
+                                 "\r\n\r\n\r\n\r\n\r\n\r\n"};
     for (size_t i = 0; i < 3; i++) {
         const double begin = test_clock();
         char *answer = daemon_exchange(&daemon, texts[i], strlen(texts[i]));
@@ -319,8 +321,8 @@ END_TEST
 
 /* ---- slow clients ---- */
 
-/* Sends `head`, then a byte every 50 ms; the seconds until the daemon ends the connection, and that it does so without a byte
- * that is not TLS. */
+/* Sends `head`, then a byte every 50 ms; the seconds until the daemon ends the connection, which is asserted to be without
+ * a byte that is not TLS. */
 static double drip(const struct daemon *daemon, const char *head)
 {
     char byte = 'x';
@@ -333,8 +335,8 @@ static double drip(const struct daemon *daemon, const char *head)
         n = gnutls_record_recv(client.session, &byte, 1);
         ck_assert_msg(n <= 0, "an answer: %c...", byte);
         byte = 'x';
-    } while ((n == GNUTLS_E_TIMEDOUT || n == GNUTLS_E_AGAIN || n == GNUTLS_E_INTERRUPTED) && test_clock() - begin < 20 &&
-             gnutls_record_send(client.session, &byte, 1) == 1);
+    } while ((n == GNUTLS_E_TIMEDOUT || n == GNUTLS_E_AGAIN || n == GNUTLS_E_INTERRUPTED) &&
+             test_clock() - begin < 20 && gnutls_record_send(client.session, &byte, 1) == 1);
     ck_assert_msg(n == 0 || n == GNUTLS_E_PREMATURE_TERMINATION || n == GNUTLS_E_PULL_ERROR || n == GNUTLS_E_AGAIN ||
                       n == GNUTLS_E_TIMEDOUT, "%s", gnutls_strerror((int)n));
     close_client(&client);

@@ -19,7 +19,8 @@ static const char *write_config(const char *more)
 {
     char here[4000];
     ck_assert_ptr_nonnull(getcwd(here, sizeof here));
-    return scratch_text("vitd.json", "{%s \"models\": [{\"name\": \"small\", \"path\": \"%s/tests/golden/vit-hf\"}]}", more, here);
+    return scratch_text("vitd.json", "{%s \"models\": [{\"name\": \"small\", \"path\": \"%s/tests/golden/vit-hf\"}]}", more,
+                        here);
 }
 
 /* The Traceparent in the reply of GET path, or ""; in static memory. header NULL: none is sent. */
@@ -57,7 +58,8 @@ START_TEST(test_trace_goes_on_with_a_span_of_its_own)
     struct daemon daemon = daemon_start_file(write_config(""), NULL);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const char *trace = trace_of(&daemon, cases[i].path, "Traceparent: " TRACE, cases[i].status);
-        ck_assert_msg(strlen(trace) == 55 && strncmp(trace, "00-" ID "-", 36) == 0 && strcmp(trace + 52, "-01") == 0, "%s", trace);
+        ck_assert_msg(strlen(trace) == 55 && strncmp(trace, "00-" ID "-", 36) == 0 && strcmp(trace + 52, "-01") == 0,
+                      "%s", trace);
         snprintf(span, sizeof span, "%s", trace + 36);
         ck_assert_uint_eq(strspn(span, "0123456789abcdef"), 16);
         ck_assert_str_ne(span, PARENT);
@@ -156,7 +158,8 @@ END_TEST
 
 START_TEST(test_failed_start_is_told_without_requests)
 {
-    char *log = daemon_fail(scratch_text("vitd.json", "{\"log\": {\"access\": false}, \"models\": [{\"path\": \"/nonexistent\"}]}"));
+    char *log = daemon_fail(scratch_text("vitd.json", "{\"log\": {\"access\": false}, "
+                                                      "\"models\": [{\"path\": \"/nonexistent\"}]}"));
     ck_assert_msg(strstr(log, " error ") != NULL && strstr(log, "/nonexistent") != NULL, "%s", log);
     free(log);
 }

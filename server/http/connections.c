@@ -110,7 +110,8 @@ void connections_set_limits(struct connections *connections, const struct connec
     pthread_mutex_unlock(&connections->mutex);
 }
 
-/* AF_INET or AF_INET6, and the address in *bytes; 0: neither. A socket of both kinds tells 192.0.2.1 as ::ffff:192.0.2.1. */
+/* AF_INET or AF_INET6, and the address in *bytes; 0: neither. A socket of both kinds tells 192.0.2.1 as
+ * ::ffff:192.0.2.1. */
 static int address_of(const struct sockaddr *peer, const unsigned char **bytes)
 {
     if (peer && peer->sa_family == AF_INET) {
