@@ -22,14 +22,13 @@
 
 enum kind { ON_TCP, ON_UNIX, ON_PASSED, KINDS };
 
-static char here[3000], folder[FOLDER_BYTES], socket_path[64];
+static char folder[FOLDER_BYTES], socket_path[64];
 static unsigned char *picture;
 static size_t picture_length;
 static int passed; /* the listening socket of ON_PASSED */
 
 static void prepare(void)
 {
-    ck_assert_ptr_nonnull(getcwd(here, sizeof here));
     picture = test_file("tests/golden/vit-hf/input.png", &picture_length);
     folder_make(folder);
     snprintf(socket_path, sizeof socket_path, "%s/vitd.sock", folder);
@@ -49,11 +48,12 @@ static void clean_up(void)
 /* A small model, and more of a configuration: ", ..." or "". */
 static struct daemon start(enum kind kind, const char *more)
 {
-    char config[4096], unix_socket[128] = "";
+    char config[8192], text[1024], unix_socket[128] = "";
     if (kind == ON_UNIX)
         snprintf(unix_socket, sizeof unix_socket, ", \"listen\": {\"socket\": \"%s\"}", socket_path);
-    snprintf(config, sizeof config, "{\"threads\": 2, \"models\": [{\"name\": \"a\", \"path\": \"%s/tests/golden/vit-hf\"}]%s%s}",
-             here, unix_socket, more);
+    snprintf(text, sizeof text, "{\"threads\": 2, \"models\": [{\"name\": \"a\", \"path\": \"@/vit-hf\"}]%s%s}", unix_socket,
+             more);
+    folder_expand(config, sizeof config, text);
     struct daemon daemon = kind == ON_PASSED ? daemon_start_passed(config, passed) : daemon_start(config, NULL);
     if (kind == ON_UNIX)
         snprintf(daemon.socket, sizeof daemon.socket, "%s", socket_path);
@@ -219,6 +219,37 @@ START_TEST(test_signal_at_any_moment_of_a_request)
 }
 END_TEST
 
+/* What waits to be accepted when the signal comes is served: by the process that is about to end, or, on a passed socket, by
+ * the next. */
+START_TEST(test_backlog_is_served)
+{
+    enum { WAITING = 60 };
+    for (enum kind kind = 0; kind < KINDS; kind++) {
+        struct daemon daemon = start(kind, "");
+        int fds[WAITING];
+        ck_assert_int_eq(kill(daemon.pid, SIGSTOP), 0);
+        for (int i = 0; i < WAITING; i++) {
+            fds[i] = daemon_connect(&daemon);
+            say(fds[i], "GET /models HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        }
+        signal_end(&daemon);
+        ck_assert_int_eq(kill(daemon.pid, SIGCONT), 0);
+        if (kind == ON_PASSED) {
+            daemon_end(&daemon);
+            daemon = start(kind, "");
+        }
+        for (int i = 0; i < WAITING; i++) {
+            const char *answer = hear(fds[i], NULL);
+            ck_assert_msg(strncmp(answer, "HTTP/1.1 200 ", 13) == 0, "kind %d, %d: \"%s\"", kind, i, answer);
+            close(fds[i]);
+        }
+        if (kind == ON_PASSED)
+            signal_end(&daemon);
+        daemon_end(&daemon);
+    }
+}
+END_TEST
+
 START_TEST(test_crowd_loses_nothing)
 {
     static const char *const paths[] = {"/classify", "/embed", "/explain", NULL};
@@ -287,7 +318,7 @@ int main(void)
 {
     const TTest *const all[] = {test_delay, test_drain_refuses_new_connections, test_timeout_cuts_what_is_stuck,
                                 test_second_signal_ends_at_once, test_signal_at_any_moment_of_a_request,
-                                test_crowd_loses_nothing, test_passed_socket_has_no_gap,
+                                test_backlog_is_served, test_crowd_loses_nothing, test_passed_socket_has_no_gap,
                                 test_unix_socket_is_left_to_the_successor};
     signal(SIGPIPE, SIG_IGN);
     curl_global_init(CURL_GLOBAL_DEFAULT);

@@ -19,14 +19,12 @@
 #define ORDINARY "{\"name\": \"a\", \"path\": \"@/vit-hf\"}"
 #define LAZY(name) "{\"name\": \"" name "\", \"path\": \"@/vit-hf\", \"max_batch_size\": 1, \"lazy\": true}"
 
-static char here[3000];
 static unsigned char *picture;
 static size_t picture_length;
 static struct daemon vitd;
 
 static void prepare(void)
 {
-    ck_assert_ptr_nonnull(getcwd(here, sizeof here));
     picture = test_file("tests/golden/vit-hf/input.png", &picture_length);
 }
 
@@ -35,13 +33,11 @@ static void clean_up(void)
     free(picture);
 }
 
-/* In `more` each @ is the folder with the golden models. */
 static void start_with(const char *threads, const char *more)
 {
-    char text[16384] = "{", *end = text + strlen(text);
-    for (; *more != '\0'; more++)
-        end += *more == '@' ? sprintf(end, "%s/tests/golden", here) : sprintf(end, "%c", *more);
-    strcpy(end, "}");
+    char text[16384], whole[4096];
+    ck_assert_int_lt(snprintf(whole, sizeof whole, "{%s}", more), (int)sizeof whole);
+    folder_expand(text, sizeof text, whole);
     vitd = daemon_start(text, (const char *const[]){"--threads", threads, NULL});
 }
 

@@ -13,14 +13,13 @@
 #include "tests/folders.h"
 #include "tests/suite.h"
 
-static char here[3000], config_path[64];
+static char config_path[64];
 static unsigned char *picture;
 static size_t picture_length;
 static struct daemon vitd;
 
 static void prepare(void)
 {
-    ck_assert_ptr_nonnull(getcwd(here, sizeof here));
     picture = test_file("tests/golden/vit-hf/input.png", &picture_length);
     config_path[0] = '\0';
 }
@@ -34,10 +33,9 @@ static void clean_up(void)
 /* Writes a configuration of two threads and `more`, in which every @ is the folder with the golden models. */
 static void configure(const char *more)
 {
-    char text[16384] = "{\"threads\": 2, ", *end = text + strlen(text);
-    for (; *more != '\0'; more++)
-        end += *more == '@' ? sprintf(end, "%s/tests/golden", here) : sprintf(end, "%c", *more);
-    strcpy(end, "}");
+    char text[16384], whole[4096];
+    ck_assert_int_lt(snprintf(whole, sizeof whole, "{\"threads\": 2, %s}", more), (int)sizeof whole);
+    folder_expand(text, sizeof text, whole);
     daemon_write_config(config_path, text);
 }
 
