@@ -52,6 +52,12 @@ struct daemon {
 enum { LARGE_BLOCK = 1 << 20, KEPT_MEMORY = 8 << 20 };
 enum { TICK_MS = 100, DRAIN_TICK_MS = 10, STATUS_US = 5000000 };
 
+static bool fail(const char *message)
+{
+    log_error("%s", message);
+    return false;
+}
+
 /* ---- signals ---- */
 
 static void block_signals(sigset_t *awaited)
@@ -174,18 +180,22 @@ static void end_reload(struct daemon *daemon)
     systemd_notify("READY=1\nSTATUS=ready");
 }
 
+static bool begin_serving(struct daemon *daemon)
+{
+    struct http_error error = {""};
+    atomic_store(&daemon->service.ready, true);
+    return http_take_passed(daemon->http, &error) || fail(error.message);
+}
+
 /* The models are there, or cannot be had; false: the daemon cannot start. */
 static bool end_apply(struct daemon *daemon)
 {
     const bool starting = !atomic_load(&daemon->service.ready);
     const bool done = atomic_load(&daemon->applying) == APPLY_DONE;
     atomic_store(&daemon->applying, APPLY_NONE);
-    if (starting && !done) {
-        log_error("%s", daemon->apply_error.message);
+    if (starting && !(done ? begin_serving(daemon) : fail(daemon->apply_error.message)))
         return false;
-    }
     if (starting) {
-        atomic_store(&daemon->service.ready, true);
         tell_ready(daemon);
     } else if (done) {
         end_reload(daemon);
@@ -311,12 +321,6 @@ static void release(struct daemon *daemon)
     settings_unref(daemon->next);
     settings_unref(service->settings);
     pthread_mutex_destroy(&service->mutex);
-}
-
-static bool fail(const char *message)
-{
-    log_error("%s", message);
-    return false;
 }
 
 /* All that does not depend on a model. */
