@@ -204,7 +204,7 @@ START_TEST(test_signal_at_any_moment_of_a_request)
         usleep(20000);
         signal_end(&daemon);
         usleep(30000);
-        for (int i = 0; i < MOMENTS; i++)
+        for (int i = 0; moments[i] < length; i++) /* the last is there, and may be answered by now */
             ck_assert_int_eq(send(fds[i], request + moments[i], length - moments[i], MSG_NOSIGNAL),
                              (ssize_t)(length - moments[i]));
         for (int i = 0; i < MOMENTS; i++) {
