@@ -522,7 +522,7 @@ enum outcome routes_handle(struct request *request)
 static void keep(struct request *request, const struct job *job)
 {
     const struct cache_value value = {request->reply.data, request->reply.length, request->reply_type};
-    if (request->cache != CACHE_MISS || request->status != 200 || request->reply_json_length)
+    if (request->cache != CACHE_MISS || request->status != 200)
         return;
     for (size_t i = 0; i < job->image_count; i++)
         if (job->images[i].state != IMAGE_DONE)
