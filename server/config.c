@@ -55,12 +55,14 @@ static const struct row table[] = {
     RESTART("limits.max_connections", KIND_INT, limits.max_connections, 1, 65536, "4096"),
     INT("limits.max_connections_per_address", limits.max_connections_per_address, 0, 65536, "0"),
     INT("limits.max_images_per_request", limits.max_images_per_request, 1, 1024, "32"),
+    INT("limits.max_texts_per_request", limits.max_texts_per_request, 1, 65536, "4096"),
     INT("limits.header_timeout_ms", limits.header_timeout_ms, 10, 600000, "15000"),
     INT("limits.body_timeout_ms", limits.body_timeout_ms, 10, 600000, "30000"),
     STRING("access.keys", KIND_PATH, access.keys, ""),
     ENUM("access.admin", access.admin, boolean_names, "false"),
     STRING("access.cors_origins", KIND_LIST, access.cors_origins, ""),
     BYTES("cache.max_bytes", cache.max_bytes, 0, TERABYTE, "0"),
+    BYTES("cache.max_text_bytes", cache.max_text_bytes, 0, TERABYTE, "67108864"),
     INT("drain_delay_ms", drain_delay_ms, 0, 600000, "0"),
     INT("drain_timeout_ms", drain_timeout_ms, 0, 600000, "60000"),
     ENUM("log.level", log.level, level_names, "info"),
@@ -81,6 +83,8 @@ static const struct row model_table[] = {
     MODEL("draft", KIND_ENUM, draft, 0, 0, boolean_names, "draft"),
     MODEL("max_batch_size", KIND_INT, max_batch_size, 1, CONFIG_MAX_BATCH, NULL, "batching.max_batch_size"),
     MODEL("max_queue_delay_us", KIND_INT, max_queue_delay_us, 0, 1000000, NULL, "batching.max_queue_delay_us"),
+    MODEL("labels", KIND_LIST, labels, 0, 0, NULL, NULL),
+    MODEL("template", KIND_TEXT, template, 0, 0, NULL, NULL),
     MODEL("lazy", KIND_ENUM, lazy, 0, 0, boolean_names, NULL),
 };
 enum { MODEL_ROWS = sizeof model_table / sizeof model_table[0] };
@@ -372,7 +376,8 @@ bool config_model_equal(const struct config_model *a, const struct config_model 
 {
     return strcmp(a->path, b->path) == 0 && a->version == b->version && a->dtype == b->dtype &&
            a->image_size == b->image_size && a->draft == b->draft && a->max_batch_size == b->max_batch_size &&
-           a->max_queue_delay_us == b->max_queue_delay_us && a->lazy == b->lazy;
+           a->max_queue_delay_us == b->max_queue_delay_us && a->lazy == b->lazy &&
+           strcmp(a->labels, b->labels) == 0 && strcmp(a->template, b->template) == 0;
 }
 
 bool config_append_model(struct config *config, struct config_model *model, struct config_error *error)

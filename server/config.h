@@ -23,6 +23,8 @@ struct config_model {
     int draft;      /* 1: big JPEGs are decoded smaller; 0: as Pillow does */
     int max_batch_size, max_queue_delay_us;
     int lazy;       /* 1: opened for the first request that needs it */
+    char *labels;   /* of a model with a text tower: its classes, separated by line feeds; "": each request's own */
+    char *template; /* what the tower reads of a label, {} standing for it; "": the label */
 };
 
 struct config {
@@ -51,16 +53,18 @@ struct config {
         int max_connections;
         int max_connections_per_address; /* 0: no bound */
         int max_images_per_request;
+        int max_texts_per_request;
         int header_timeout_ms; /* from a request's first byte to a complete header; and to be idle */
         int body_timeout_ms;   /* from the header to the last byte of the body */
     } limits;
     struct {
         char *keys;         /* path of the file of bearer keys; "": everyone may do everything but admin */
         int admin;          /* 1: models may be loaded and unloaded over HTTP */
-        char *cors_origins; /* separated by blanks */
+        char *cors_origins; /* separated by line feeds */
     } access;
     struct {
         long long max_bytes; /* of replies kept; 0: none */
+        long long max_text_bytes; /* of texts' embeddings kept; 0: none */
     } cache;
     int drain_delay_ms;   /* from SIGTERM, or SIGINT, until no connection is accepted any more */
     int drain_timeout_ms; /* and from then until what is left is cut */

@@ -150,20 +150,18 @@ static char *absolute_path(const struct loader *loader, const char *path)
     return asprintf(&joined, "%.*s/%s", (int)(slash - loader->path), loader->path, path) < 0 ? NULL : joined;
 }
 
-/* A list of words as one text with blanks between them, to be freed; NULL: it is no such list. */
-static char *join_words(const cJSON *list)
+/* A list of texts as one with line feeds between them, to be freed; NULL: it is no such list. */
+static char *join_texts(const cJSON *list)
 {
     size_t length = 1;
     for (const cJSON *item = list->child; item != NULL; item = item->next) {
-        if (!cJSON_IsString(item) || *item->valuestring == '\0' || strpbrk(item->valuestring, " \t\r\n") != NULL)
+        if (!cJSON_IsString(item) || *item->valuestring == '\0' || strpbrk(item->valuestring, "\r\n") != NULL)
             return NULL;
         length += strlen(item->valuestring) + 1;
     }
-    char *text = calloc(1, length);
-    for (const cJSON *item = list->child; text != NULL && item != NULL; item = item->next) {
-        strcat(text, *text != '\0' ? " " : "");
-        strcat(text, item->valuestring);
-    }
+    char *text = calloc(1, length), *end = text;
+    for (const cJSON *item = list->child; text != NULL && item != NULL; item = item->next)
+        end = stpcpy(end == text ? end : stpcpy(end, "\n"), item->valuestring);
     return text;
 }
 
@@ -177,7 +175,7 @@ static char *as_text(const struct loader *loader, const cJSON *value, enum confi
     case CONFIG_BOOLEAN:
         return cJSON_IsBool(value) ? strdup(cJSON_IsTrue(value) ? "true" : "false") : NULL;
     case CONFIG_LIST:
-        return cJSON_IsArray(value) ? join_words(value) : NULL;
+        return cJSON_IsArray(value) ? join_texts(value) : NULL;
     case CONFIG_PATH:
         return cJSON_IsString(value) ? absolute_path(loader, value->valuestring) : NULL;
     case CONFIG_STRING:

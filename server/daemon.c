@@ -106,6 +106,7 @@ static void apply_limits(struct daemon *daemon, const struct config *config)
                      &(struct queue_limits){.capacity = (size_t)config->batching.max_queue_size,
                                             .max_bytes = (size_t)config->batching.max_queue_bytes});
     cache_resize(daemon->service.cache, (size_t)config->cache.max_bytes);
+    cache_resize(daemon->service.texts, (size_t)config->cache.max_text_bytes);
     log_setup((enum log_level)config->log.level, (enum log_format)config->log.format);
 }
 
@@ -317,6 +318,7 @@ static void release(struct daemon *daemon)
     queue_free(service->queue);
     registry_free(service->registry);
     cache_free(service->cache);
+    cache_free(service->texts);
     metrics_free(service->metrics);
     settings_unref(daemon->next);
     settings_unref(service->settings);
@@ -338,7 +340,8 @@ static bool create(struct daemon *daemon)
     service->registry = registry_create();
     service->queue = queue_create(threads, &(struct queue_limits){0});
     service->cache = cache_create((size_t)config->cache.max_bytes);
-    if (!service->metrics || !service->registry || !service->queue || !service->cache)
+    service->texts = cache_create((size_t)config->cache.max_text_bytes);
+    if (!service->metrics || !service->registry || !service->queue || !service->cache || !service->texts)
         return fail("out of memory");
     apply_limits(daemon, config);
     if (workers_start(&service->workers, service->queue, service->metrics, threads, &why) != VIT_OK)

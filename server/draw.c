@@ -51,7 +51,7 @@ static char *make_label(const struct explained *e, const vit_map_shape *shape, s
     char layer_text[32] = "", head_text[32] = "", *label;
     const char *class = "";
     if (shape->targets > 1)
-        class = vit_model_label(e->model, explain->targets[target]);
+        class = e->target_texts ? e->target_texts[target] : vit_model_label(e->model, explain->targets[target]);
     if (shape->layers > 1)
         snprintf(layer_text, sizeof layer_text, "%slayer %zu", *class ? ", " : "", layer);
     if (shape->heads > 1)

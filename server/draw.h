@@ -17,6 +17,7 @@ struct drawing {
 struct explained {
     const vit_model *model;
     const struct choices *choices; /* resolved; which map, and how to draw it */
+    const char *const *target_texts; /* of targets in words; NULL: they are classes */
     const float *map;              /* as vit_explain_shape() says */
     const float *pixels;           /* [3, H, W], as the model took them; for size=model */
     const void *encoded;           /* [encoded_length], the upload; for size=original */

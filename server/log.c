@@ -12,12 +12,15 @@
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "server/utf8.h"
 
 enum { LINE_BYTES = PIPE_BUF, MESSAGE_BYTES = 3000, PATH_BYTES = 1000, FIELD_BYTES = 200 };
 
@@ -32,20 +35,6 @@ struct line {
 
 /* ---- text that cannot do harm ---- */
 
-/* The length of the UTF-8 character at p (shortest form, no surrogates), or 0. */
-static size_t utf8_length(const unsigned char *p)
-{
-    const size_t length = p[0] < 0x80 ? 1 : p[0] >= 0xC2 && p[0] < 0xE0 ? 2 : (p[0] & 0xF0) == 0xE0 ? 3
-                          : p[0] >= 0xF0 && p[0] < 0xF5                 ? 4 : 0;
-    for (size_t i = 1; i < length; i++)
-        if ((p[i] & 0xC0) != 0x80)
-            return 0;
-    if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] >= 0xA0) || (p[0] == 0xF0 && p[1] < 0x90) ||
-        (p[0] == 0xF4 && p[1] >= 0x90))
-        return 0;
-    return length;
-}
-
 /* C0, DEL, and C1, whose members drive terminals too. */
 static bool is_control(const unsigned char *p)
 {
@@ -55,7 +44,7 @@ static bool is_control(const unsigned char *p)
 /* Writes the character at p, escaped where need be, into piece; returns how many bytes of p it was. */
 static size_t escape_text(char piece[8], const unsigned char *p, bool quoted)
 {
-    const size_t length = utf8_length(p);
+    const size_t length = utf8_length(p, SIZE_MAX);
     if (length == 0 || (length == 1 && is_control(p)))
         snprintf(piece, 8, *p == '\n' ? "\\n" : "\\x%02X", *p);
     else if (is_control(p))
@@ -67,7 +56,7 @@ static size_t escape_text(char piece[8], const unsigned char *p, bool quoted)
 
 static size_t escape_json(char piece[8], const unsigned char *p, bool quoted)
 {
-    const size_t length = utf8_length(p);
+    const size_t length = utf8_length(p, SIZE_MAX);
     (void)quoted;
     if (length == 0)
         snprintf(piece, 8, "\\ufffd");

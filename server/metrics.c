@@ -42,6 +42,7 @@ static const struct duration_kind {
     [DURATION_QUEUE] = {"vitd_queue_duration_seconds", "Time an image waited for a worker, over both stages."},
     [DURATION_PREPROCESS] = {"vitd_preprocess_duration_seconds", "Decoding, resizing and normalising one image."},
     [DURATION_INFERENCE] = {"vitd_inference_duration_seconds", "One forward pass of a batch."},
+    [DURATION_TEXT] = {"vitd_text_duration_seconds", "One forward pass of texts."},
 };
 
 static const double duration_bounds[] = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
@@ -65,7 +66,7 @@ struct model_metrics {
     _Atomic(struct model_metrics *) next;
     char *name;
     char *info; /* NULL: not loaded */
-    atomic_uint_fast64_t images, cache_hits, cache_misses;
+    atomic_uint_fast64_t images, texts, cache_hits, cache_misses;
     atomic_uint_fast64_t requests[MAX_ROUTES][CODE_COUNT];
     struct histogram batch, durations[DURATION_COUNT];
     struct sum succeeded, failed, batches[METRICS_MAX_BATCH + 1];
@@ -222,6 +223,12 @@ static void observe(struct histogram *histogram, const double *bounds, size_t co
     add(&histogram->buckets[bucket], 1);
 }
 
+void metrics_texts(struct metrics *metrics, struct model_metrics *model, size_t texts, double seconds)
+{
+    add(&model->texts, texts);
+    metrics_duration(metrics, DURATION_TEXT, model, seconds);
+}
+
 void metrics_batch(struct model_metrics *model, size_t batch_size, double seconds)
 {
     struct sum *sum = &model->batches[batch_size < METRICS_MAX_BATCH ? batch_size : METRICS_MAX_BATCH];
@@ -367,6 +374,8 @@ static void put_models(FILE *out, struct metrics *metrics)
 {
     put_counter(out, metrics, "vitd_images_total", "Images that were run through a model.",
                 offsetof(struct model_metrics, images));
+    put_counter(out, metrics, "vitd_texts_total", "Texts that a model's text tower embedded.",
+                offsetof(struct model_metrics, texts));
     put_counter(out, metrics, "vitd_cache_hits_total", "Requests answered from the result cache.",
                 offsetof(struct model_metrics, cache_hits));
     put_counter(out, metrics, "vitd_cache_misses_total", "Requests that the result cache could not answer.",

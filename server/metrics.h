@@ -22,7 +22,7 @@ enum metrics_reject {
 };
 
 /* DURATION_REQUEST is observed by metrics_request() */
-enum metrics_duration { DURATION_REQUEST, DURATION_QUEUE, DURATION_PREPROCESS, DURATION_INFERENCE, DURATION_COUNT };
+enum metrics_duration { DURATION_REQUEST, DURATION_QUEUE, DURATION_PREPROCESS, DURATION_INFERENCE, DURATION_TEXT, DURATION_COUNT };
 
 /* NULL when memory is short. */
 struct metrics *metrics_create(void);
@@ -39,6 +39,8 @@ void metrics_request(struct metrics *metrics, const char *route, struct model_me
 /* A request for the model's answer to images has ended: with one, or without. */
 void metrics_inference(struct model_metrics *model, bool succeeded, double seconds);
 void metrics_images(struct model_metrics *model, size_t images);
+/* A piece of work of so many texts. */
+void metrics_texts(struct metrics *metrics, struct model_metrics *model, size_t texts, double seconds);
 void metrics_rejected(struct metrics *metrics, enum metrics_reject reason);
 void metrics_batch(struct model_metrics *model, size_t batch_size, double seconds);
 void metrics_duration(struct metrics *metrics, enum metrics_duration which, struct model_metrics *model, double seconds);

@@ -107,6 +107,16 @@ static bool read_target(const char *text, struct choices *choices)
     return read_text(text, choices->target, sizeof choices->target);
 }
 
+static bool read_labels(const char *text, struct choices *choices)
+{
+    return read_text(text, choices->labels, sizeof choices->labels);
+}
+
+static bool read_template(const char *text, struct choices *choices)
+{
+    return strstr(text, "{}") != NULL && read_text(text, choices->template, sizeof choices->template);
+}
+
 static bool read_colormap(const char *text, struct choices *choices)
 {
     static const char *const names[] = {[VIT_COLORMAP_VIRIDIS] = "viridis", [VIT_COLORMAP_TURBO] = "turbo"};
@@ -154,6 +164,8 @@ const struct parameter parameters[PARAMETER_COUNT] = {
     [PARAMETER_LAYERS] = {"layers", "how many of the last layers to add up, or all", read_layers},
     [PARAMETER_HEAD] = {"head", "a head's index from 0, mean or all", read_head},
     [PARAMETER_TARGET] = {"target", "class indices or labels, separated by commas, 511 bytes at most", read_target},
+    [PARAMETER_LABELS] = {"labels", "texts separated by commas, 1023 bytes at most (more go in the body)", read_labels},
+    [PARAMETER_TEMPLATE] = {"template", "a text with {} in the label's place, 255 bytes at most", read_template},
     [PARAMETER_COLORMAP] = {"colormap", "viridis or turbo", read_colormap},
     [PARAMETER_ALPHA] = {"alpha", "the map's opacity, from 0 to 1", read_alpha},
     [PARAMETER_OVERLAY] = {"overlay", "true or false", read_overlay},
@@ -175,6 +187,7 @@ vit_status choices_resolve(struct choices *choices, const vit_model *model, vit_
 {
     vit_map_shape shape;
     vit_explain *explain = &choices->explain;
+    const bool in_words = vit_model_describe(model)->text;
     if (explain->method == VIT_ATTENTION_NONE) {
         static const struct {
             enum parameter_id parameter;
@@ -189,6 +202,8 @@ vit_status choices_resolve(struct choices *choices, const vit_model *model, vit_
             }
         return VIT_OK;
     }
+    if (in_words && explain->method == VIT_ATTENTION_LEGRAD)
+        return VIT_OK; /* once its targets have been read and embedded */
     if (choices->target[0]) {
         vit_status status = vit_model_find_classes(model, choices->target, explain->targets, VIT_MAX_TARGETS,
                                                    &explain->target_count, err);

@@ -20,6 +20,8 @@ enum parameter_id {
     PARAMETER_LAYERS,
     PARAMETER_HEAD,
     PARAMETER_TARGET,
+    PARAMETER_LABELS,
+    PARAMETER_TEMPLATE,
     PARAMETER_COLORMAP,
     PARAMETER_ALPHA,
     PARAMETER_OVERLAY,
@@ -35,6 +37,8 @@ struct choices {
     vit_function function;
     vit_explain explain; /* without the targets */
     char target[512];    /* "": the top class */
+    char labels[1024];   /* "": the model's own */
+    char template[256];  /* what a text tower reads of a label or a target; "": itself */
     vit_colormap colormap;
     float alpha;
     bool overlay;
@@ -53,7 +57,8 @@ extern const struct parameter parameters[PARAMETER_COUNT];
 /* The defaults. */
 struct choices choices_default(void);
 
-/* Checks the explanation against the model, and fills in explain.targets from the names in `target`.
+/* Checks the explanation against the model, and fills in explain.targets from the names in `target`. Of a model with a text
+ * tower, targets are texts, and LeGrad's are left to the caller.
  * VIT_ERR_ARGUMENT; VIT_ERR_UNSUPPORTED where the model has no such map. */
 vit_status choices_resolve(struct choices *choices, const vit_model *model, vit_error *err);
 

@@ -10,12 +10,13 @@ enum { MAX_FILES = 3 };
 
 static struct multipart_file files[MAX_FILES];
 static size_t count;
+static struct multipart_file labels;
 static const char *why;
 
 static enum multipart_result parse(const char *body)
 {
     why = NULL;
-    return multipart_files((const uint8_t *)body, strlen(body), "B", files, MAX_FILES, &count, &why);
+    return multipart_files((const uint8_t *)body, strlen(body), "B", files, MAX_FILES, &count, &labels, &why);
 }
 
 static void assert_file(size_t i, const char *content)
@@ -125,7 +126,7 @@ START_TEST(test_random_damage)
             seed = seed * 1664525u + 1013904223u;
             body[(seed >> 8) % length] = "\r\n-B: ;\"="[(seed >> 4) % 9];
         }
-        multipart_files(body, length, "B", files, MAX_FILES, &count, &why);
+        multipart_files(body, length, "B", files, MAX_FILES, &count, &labels, &why);
         for (size_t i = 0; i < count; i++)
             ck_assert(files[i].bytes >= body && files[i].bytes + files[i].length <= body + length);
         free(body);

@@ -4,7 +4,7 @@
 
 #include <stdbool.h>
 
-/* Whether the list, separated by blanks, holds the origin, or "*". origin: the header's value, or NULL. */
+/* Whether the list, separated by line feeds, holds the origin, or "*". origin: the header's value, or NULL. */
 bool cors_allows(const char *origins, const char *origin);
 
 #endif

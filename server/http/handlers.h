@@ -9,6 +9,7 @@
 
 /* images.c: what is posted */
 enum outcome handle_images(struct request *request);
+void parse_images(struct request *request);
 void finish_classify(struct request *request, const struct job *job);
 void finish_embed(struct request *request, const struct job *job);
 void finish_explain(struct request *request, const struct job *job);
@@ -62,8 +63,14 @@ void request_unknown_model(struct request *request, const char *name);
 /* What a failed image means to the client. */
 void request_image_problem(struct request *request, const struct job_image *image);
 
+/* By its Content-Type. */
+bool request_is_json(const struct request *request);
+
 /* The route's `parse` is to be called on a worker, where it makes the job. */
 enum outcome request_parse_on_worker(struct request *request);
+
+/* The job of the images in request->files, or first that of the words that are to be embedded for them. */
+void request_make_images_job(struct request *request);
 
 /* The loader is asked for what the path names; called again when it has done so, writes the reply. */
 enum outcome request_ask_loader(struct request *request, enum loader_wish wish);
@@ -76,6 +83,18 @@ void request_out_of_memory(struct request *request);
 
 /* Makes request->job, with `images` images, for the request's model; reserves room for it. false: the problem says why. */
 bool request_make_job(struct request *request, size_t images);
+
+/* words.c: what a request names in words, where the model has a text tower. request_read_words() takes labels and targets
+ * from the query, beside those that the body has brought (request_add_text()); false: the problem says what is wrong.
+ * request_settle_words(): WORDS_KNOWN: every text has its embedding; WORDS_ASKED: request->job will bring those that are
+ * missing, for request_take_words() once it is done. */
+enum words_state { WORDS_REFUSED, WORDS_KNOWN, WORDS_ASKED };
+bool request_add_text(struct request *request, struct words **words, const char *template, const char *text, size_t length);
+bool request_read_words(struct request *request);
+enum words_state request_settle_words(struct request *request);
+void request_take_words(struct request *request);
+struct words_work;
+void words_work_free(struct words_work *work);
 
 /* Whether the reply is in the cache, and now in the request; else, where there is a cache, it will be kept under the key of
  * the request's query and these parts. */

@@ -4,11 +4,14 @@
 
 #include "server/draw.h"
 #include "server/http/handlers.h"
+#include "server/http/image_message.h"
 #include "server/http/multipart.h"
 #include "server/http/reply.h"
+#include "server/work/words.h"
 
 /* Finds the images in the body; at most one more than there may be. */
-static size_t find_images(struct request *request, struct multipart_file *files, size_t max_files)
+static size_t find_images(struct request *request, struct multipart_file *files, size_t max_files,
+                          struct multipart_file *labels)
 {
     char boundary[MULTIPART_MAX_BOUNDARY + 1];
     const char *why = "";
@@ -29,7 +32,7 @@ static size_t find_images(struct request *request, struct multipart_file *files,
     case MULTIPART_FORM:
         break;
     }
-    switch (multipart_files(request->body, request->body_length, boundary, files, max_files, &count, &why)) {
+    switch (multipart_files(request->body, request->body_length, boundary, files, max_files, &count, labels, &why)) {
     case MULTIPART_MALFORMED:
         problem_set(&request->problem, 400, "malformed_multipart", "%s", why);
         return 0;
@@ -45,12 +48,14 @@ static size_t find_images(struct request *request, struct multipart_file *files,
     return count;
 }
 
-static bool answer_from_cache(struct request *request, const struct multipart_file *files, size_t count)
+static bool answer_from_cache(struct request *request, const struct multipart_file *labels)
 {
-    struct part *parts = calloc(count, sizeof *parts);
-    for (size_t i = 0; parts && i < count; i++)
-        parts[i] = (struct part){files[i].bytes, files[i].length};
-    const bool hit = parts && request_answer_from_cache(request, parts, count);
+    struct part *parts = calloc(request->images + 1, sizeof *parts);
+    for (size_t i = 0; parts && i < request->images; i++)
+        parts[i] = (struct part){request->files[i].bytes, request->files[i].length};
+    if (parts)
+        parts[request->images] = (struct part){labels->bytes, labels->length};
+    const bool hit = parts && request_answer_from_cache(request, parts, request->images + 1);
     free(parts);
     return hit;
 }
@@ -64,7 +69,7 @@ static size_t map_floats(const vit_model *model, const vit_explain *explain)
 }
 
 /* The body moves into the job. */
-static void fill_job(struct request *request, const struct multipart_file *files)
+static void fill_job(struct request *request)
 {
     struct job *job = request->job;
     const bool pictured = request->route->finish == finish_explain && request->wants_picture;
@@ -72,15 +77,35 @@ static void fill_job(struct request *request, const struct multipart_file *files
     job->body_length = request->body_length;
     request->body = NULL;
     for (size_t i = 0; i < job->image_count; i++) {
-        job->images[i].bytes = files[i].bytes;
-        job->images[i].length = files[i].length;
+        job->images[i].bytes = request->files[i].bytes;
+        job->images[i].length = request->files[i].length;
     }
+    job->words = request->labels ? request->labels : request->model->words;
+    job->targets = request->targets;
     job->want_features = request->route->finish == finish_embed;
     job->want_distances = request->route->finish == finish_attention_distance;
     job->keep_pixels = pictured && !request->choices.original_size;
     job->keep_body = pictured && request->choices.original_size;
     job->explain = request->choices.explain;
     job->map_floats = map_floats(request->model->vit, &job->explain);
+}
+
+static void make_images_job(struct request *request)
+{
+    if (request_make_job(request, request->images))
+        fill_job(request);
+}
+
+/* The words first, if anybody has to embed them. */
+void request_make_images_job(struct request *request)
+{
+    if (!request_read_words(request))
+        return;
+    const enum words_state state = request_settle_words(request);
+    if (state == WORDS_KNOWN)
+        make_images_job(request);
+    else if (state == WORDS_ASKED)
+        request->next = make_images_job;
 }
 
 size_t request_most_images(const struct request *request)
@@ -100,24 +125,143 @@ void request_too_many_images(struct request *request)
                     : "limits.max_images_per_request");
 }
 
+static bool suits_the_route(struct request *request)
+{
+    const size_t count = request->images;
+    if (count > 1 && request->route->one_image)
+        return problem_set(&request->problem, 400, "one_image_only",
+                           "there are %zu images, and here is an answer for one: send one, or several to /classify", count);
+    if (count > 1 && request->wants_picture)
+        return problem_set(&request->problem, 400, "one_image_only",
+                           "a picture shows one image, and there are %zu: send one, or Accept: application/json", count);
+    return count > 0;
+}
+
+/* A form's labels, one on each line. */
+static bool read_form_labels(struct request *request, const struct multipart_file *labels)
+{
+    const char *text = (const char *)labels->bytes, *end = text ? text + labels->length : text;
+    while (end > text && (end[-1] == '\n' || end[-1] == '\r'))
+        end--;
+    while (text && text <= end) {
+        const char *line_end = memchr(text, '\n', (size_t)(end - text));
+        if (!line_end)
+            line_end = end;
+        if (!request_add_text(request, &request->labels, request->choices.template, text, (size_t)(line_end - text)))
+            return false;
+        text = line_end + 1;
+    }
+    return true;
+}
+
+static bool is_json_object(const struct request *request)
+{
+    size_t i = 0;
+    while (i < request->body_length && strchr(" \t\r\n", request->body[i]) && request->body[i])
+        i++;
+    return request_is_json(request) && i < request->body_length && request->body[i] == '{'; /* as no picture begins */
+}
+
 enum outcome handle_images(struct request *request)
 {
     const size_t max_files = request_most_images(request);
-    struct multipart_file *files = calloc(max_files, sizeof *files);
-    size_t count = files ? find_images(request, files, max_files) : 0;
-    request->images = count;
-    if (!files)
+    struct multipart_file labels = {0};
+    if (request->route->parse == parse_images && is_json_object(request))
+        return request_parse_on_worker(request);
+    request->files = calloc(max_files, sizeof *request->files);
+    if (!request->files) {
         request_out_of_memory(request);
-    else if (count > 1 && request->route->one_image)
-        problem_set(&request->problem, 400, "one_image_only", "there are %zu images, and here is an answer for one: send one, "
-                    "or several to /classify", count);
-    else if (count > 1 && request->wants_picture)
-        problem_set(&request->problem, 400, "one_image_only",
-                    "a picture shows one image, and there are %zu: send one, or Accept: application/json", count);
-    else if (count && !answer_from_cache(request, files, count) && request_make_job(request, count))
-        fill_job(request, files);
-    free(files);
+        return OUTCOME_REPLY;
+    }
+    request->images = find_images(request, request->files, max_files, &labels);
+    if (suits_the_route(request) && !answer_from_cache(request, &labels) && read_form_labels(request, &labels))
+        request_make_images_job(request);
     return request->job ? OUTCOME_WORK : OUTCOME_REPLY;
+}
+
+/* ---- JSON ---- */
+
+static void release_message(void *message)
+{
+    image_message_release(message);
+    free(message);
+}
+
+static struct image_message *read_message(struct request *request)
+{
+    struct image_message *message = calloc(1, sizeof *message);
+    if (!message) {
+        request_out_of_memory(request);
+        return NULL;
+    }
+    message->max_images = request_most_images(request);
+    message->max_texts = (size_t)request->settings->config.limits.max_texts_per_request;
+    if (!image_message_parse(message, request->body, request->body_length, &request->problem)) {
+        free(message);
+        return NULL;
+    }
+    request->message = message;
+    request->free_message = release_message;
+    return message;
+}
+
+static bool add_texts(struct request *request, struct words **words, const struct image_message_texts *texts,
+                      const char *template)
+{
+    for (size_t i = 0; i < texts->count; i++)
+        if (!request_add_text(request, words, template, texts->items[i].text, texts->items[i].length))
+            return false;
+    return true;
+}
+
+/* The embeddings of texts, all of which are known. */
+static void reply_embedded_texts(struct request *request)
+{
+    reply_texts(&request->reply, request->model, request->labels);
+}
+
+static void embed_texts(struct request *request, const struct image_message *message)
+{
+    if (!vit_model_describe(request->model->vit)->text) {
+        problem_set(&request->problem, 400, "invalid_request", "%s has no text tower: it embeds images only",
+                    request->model->id);
+        return;
+    }
+    if (!add_texts(request, &request->labels, &message->texts, ""))
+        return;
+    const enum words_state state = request_settle_words(request);
+    if (state == WORDS_KNOWN)
+        reply_embedded_texts(request);
+    else if (state == WORDS_ASKED)
+        request->next = reply_embedded_texts;
+}
+
+void parse_images(struct request *request)
+{
+    struct image_message *message = read_message(request);
+    if (!message)
+        return;
+    const char *template = message->template[0] ? message->template : request->choices.template;
+    const bool embeds = request->route->finish == finish_embed;
+    const struct part body = {request->body, request->body_length};
+    if (message->texts.count > 0 && (message->image_count > 0 || !embeds))
+        problem_set(&request->problem, 400, "invalid_request", "text: goes alone, and to /embed; labels go with an image");
+    else if (message->texts.count == 0 && message->image_count == 0)
+        problem_set(&request->problem, 400, "no_image", "image: missing, allowed is a picture as a string of base64");
+    if (request->problem.status || request_answer_from_cache(request, &body, 1))
+        return;
+    request_free_body(request); /* all of it is in the message */
+    if (message->texts.count > 0) {
+        embed_texts(request, message);
+        return;
+    }
+    request->files = message->images;
+    message->images = NULL;
+    request->images = message->image_count;
+    request->single = request->images == 1;
+    if (suits_the_route(request) && add_texts(request, &request->labels, &message->labels, template) &&
+        add_texts(request, &request->targets, &message->targets, template))
+        request_make_images_job(request);
 }
 
 /* ---- replies ---- */
@@ -164,6 +308,7 @@ void finish_explain(struct request *request, const struct job *job)
     const struct explained explained = {
         .model = request->model->vit,
         .choices = &request->choices,
+        .target_texts = request->targets ? (const char *const *)request->targets->texts : NULL,
         .map = image->map,
         .pixels = image->pixels,
         .encoded = image->bytes,

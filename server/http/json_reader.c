@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/utf8.h"
+
 void json_reader_begin(struct json_reader *reader, const void *text, size_t length)
 {
     *reader = (struct json_reader){.text = text, .at = text, .end = length ? (const char *)text + length : text};
@@ -127,21 +129,10 @@ bool json_reader_next_member(struct json_reader *reader, struct json_text *name)
 
 /* ---- strings ---- */
 
-/* Bytes of the sequence of UTF-8 at text that has more than one (shortest form, no surrogates), or 0. */
-static size_t utf8_length(const char *text, const char *end)
+/* Bytes of the character at text; 0: no UTF-8, or a control character, which must be escaped. */
+static size_t character_length(const char *text, const char *end)
 {
-    const unsigned char *p = (const unsigned char *)text;
-    const size_t length = p[0] >= 0xC2 && p[0] < 0xE0 ? 2 : (p[0] & 0xF0) == 0xE0 ? 3
-                          : p[0] >= 0xF0 && p[0] < 0xF5 ? 4 : 0;
-    if ((size_t)(end - text) < length)
-        return 0;
-    for (size_t i = 1; i < length; i++)
-        if ((p[i] & 0xC0) != 0x80)
-            return 0;
-    if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] >= 0xA0) || (p[0] == 0xF0 && p[1] < 0x90) ||
-        (p[0] == 0xF4 && p[1] >= 0x90))
-        return 0;
-    return length;
+    return (unsigned char)*text < 0x20 ? 0 : utf8_length(text, (size_t)(end - text));
 }
 
 /* The value of \uXXXX at p, or -1. */
@@ -205,7 +196,7 @@ bool json_reader_string(struct json_reader *reader, struct json_text *text)
         uint32_t character;
         const bool escape = *reader->at == '\\';
         const size_t length = escape ? escape_length(reader->at, reader->end, &character)
-                                     : utf8_length(reader->at, reader->end);
+                                     : character_length(reader->at, reader->end);
         if (!length)
             return fault(reader, escape                               ? "a string has an escape that JSON does not know"
                                  : (unsigned char)*reader->at < 0x20 ? "a string has a control character in it"

@@ -119,6 +119,7 @@ enum multipart_kind multipart_boundary(const char *content_type, char boundary[M
 struct part_header {
     bool filename, named_file; /* a filename is given; it is not empty */
     bool image_type;
+    bool labels; /* its name is "labels" */
 };
 
 static bool starts_with(const char *text, const char *end, const char *prefix)
@@ -148,6 +149,8 @@ static void read_header_line(const char *line, const char *end, struct part_head
             header->filename = true;
             header->named_file |= parameter.value_length > 0;
         }
+        if (name_is(&parameter, "name"))
+            header->labels = parameter.value_length == 6 && memcmp(parameter.value, "labels", 6) == 0;
     }
 }
 
@@ -232,13 +235,14 @@ static enum follows find_first(struct slice in, const struct delimiter *delimite
 
 enum multipart_result multipart_files(const uint8_t *body, size_t length, const char *boundary,
                                       struct multipart_file *files, size_t max_files, size_t *count,
-                                      const char **why)
+                                      struct multipart_file *labels, const char **why)
 {
     struct delimiter delimiter = {.text = "\r\n--"};
     delimiter.length = 4 + strlen(boundary);
     memcpy(delimiter.text + 4, boundary, strlen(boundary) + 1);
     struct slice in = {body, body + length};
     *count = 0;
+    *labels = (struct multipart_file){0};
 
     enum follows follows = length ? find_first(in, &delimiter, &in.at) : FOLLOWS_NOTHING;
     if (follows == FOLLOWS_NOTHING) {
@@ -257,6 +261,8 @@ enum multipart_result multipart_files(const uint8_t *body, size_t length, const 
             return MULTIPART_MALFORMED;
         }
         size_t size = content_end > content ? (size_t)(content_end - content) : 0;
+        if (header.labels && !header.filename)
+            *labels = (struct multipart_file){content, size};
         if (!(header.filename || header.image_type) || (header.filename && !header.named_file && !size))
             continue;
         if (*count == max_files)

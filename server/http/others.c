@@ -1,22 +1,16 @@
 /* others.c - the shapes that clients of Hugging Face's inference API and of TorchServe expect. */
 #include <stdlib.h>
-#include <strings.h>
 
 #include "server/http/handlers.h"
 #include "server/http/hf_message.h"
+#include "server/http/multipart.h"
 
 /* ---- Hugging Face ---- */
-
-static bool is_json(const char *type)
-{
-    static const char json[] = "application/json";
-    return type && strncasecmp(type, json, sizeof json - 1) == 0;
-}
 
 /* A picture as it is, or base64 in JSON. */
 enum outcome handle_hf(struct request *request)
 {
-    return is_json(request->content_type) ? request_parse_on_worker(request) : handle_images(request);
+    return request_is_json(request) ? request_parse_on_worker(request) : handle_images(request);
 }
 
 static void release_message(void *message)
@@ -47,22 +41,26 @@ void parse_hf(struct request *request)
     const struct part body = {request->body, request->body_length};
     const bool hit = request_answer_from_cache(request, &body, 1);
     request_free_body(request); /* the picture is in the message */
-    if (hit || !request_make_job(request, 1))
+    request->files = hit ? NULL : calloc(1, sizeof *request->files);
+    if (hit)
         return;
-    request->job->images[0].bytes = message->bytes;
-    request->job->images[0].length = message->length;
+    if (!request->files) {
+        request_out_of_memory(request);
+        return;
+    }
+    request->files[0] = (struct multipart_file){message->bytes, message->length};
+    request_make_images_job(request);
 }
 
-static const char *label_of(const void *model, size_t index)
+static const char *label_of(const void *job, size_t index)
 {
-    return vit_model_label(model, index);
+    return job_class_label(job, index);
 }
 
 void finish_hf(struct request *request, const struct job *job)
 {
-    const vit_model *model = request->model->vit;
-    hf_reply(&request->reply, job->images[0].logits, vit_model_describe(model)->classes, request->choices.top_k,
-             request->choices.function, label_of, model);
+    hf_reply(&request->reply, job->images[0].logits, job_class_count(job), request->choices.top_k,
+             request->choices.function, label_of, job);
 }
 
 /* ---- TorchServe ---- */
@@ -80,8 +78,7 @@ enum outcome handle_ping(struct request *request)
 void finish_predictions(struct request *request, const struct job *job)
 {
     struct strbuf *out = &request->reply;
-    const vit_model *model = request->model->vit;
-    const size_t classes = vit_model_describe(model)->classes, wanted = request->choices.top_k;
+    const size_t classes = job_class_count(job), wanted = request->choices.top_k;
     const size_t count = wanted && wanted < classes ? wanted : classes;
     float *scores = job->images[0].logits;
     size_t *best = malloc((count + 1) * sizeof *best);
@@ -94,7 +91,7 @@ void finish_predictions(struct request *request, const struct job *job)
     strbuf_text(out, "{");
     for (size_t i = 0; i < count; i++) {
         strbuf_text(out, i ? "," : "");
-        strbuf_json_string(out, vit_model_label(model, best[i]));
+        strbuf_json_string(out, job_class_label(job, best[i]));
         strbuf_text(out, ":");
         strbuf_json_float(out, (double)scores[best[i]]);
     }

@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "server/work/words.h"
+
 void reply_error(struct strbuf *out, const struct problem *problem)
 {
     strbuf_text(out, "{\"error\":{\"code\":");
@@ -56,10 +58,10 @@ void reply_image_problem(const struct job_image *image, struct problem *problem)
     }
 }
 
-static void put_class(struct strbuf *out, const vit_model *model, size_t index)
+static void put_class(struct strbuf *out, const struct job *job, size_t index)
 {
     strbuf_text(out, "{\"label\":");
-    strbuf_json_string(out, vit_model_label(model, index));
+    strbuf_json_string(out, job_class_label(job, index));
     strbuf_printf(out, ",\"index\":%zu", index);
 }
 
@@ -71,10 +73,9 @@ static void put_timing(struct strbuf *out, const struct job_image *image)
 }
 
 /* "predictions":[...], best first. The logits become the scores in place. */
-static void put_predictions(struct strbuf *out, const vit_model *model, const struct job_image *image,
-                            const struct choices *choices)
+static void put_predictions(struct strbuf *out, const struct job_image *image, const struct choices *choices)
 {
-    const size_t classes = vit_model_describe(model)->classes;
+    const size_t classes = job_class_count(image->job);
     const size_t count = choices->top_k && choices->top_k < classes ? choices->top_k : classes;
     size_t *best = malloc((count ? count : 1) * sizeof *best);
     if (!best) {
@@ -87,7 +88,7 @@ static void put_predictions(struct strbuf *out, const vit_model *model, const st
     for (size_t i = 0; i < count; i++) {
         if (i)
             strbuf_add(out, ",", 1);
-        put_class(out, model, best[i]);
+        put_class(out, image->job, best[i]);
         strbuf_text(out, ",\"score\":");
         strbuf_json_float(out, (double)image->logits[best[i]]);
         strbuf_add(out, "}", 1);
@@ -111,29 +112,40 @@ static void put_choice(struct strbuf *out, const char *key, int choice, size_t l
         strbuf_printf(out, "%d", choice);
 }
 
-static void put_targets(struct strbuf *out, const vit_model *model, const vit_explain *explain, size_t top_class)
+/* The i-th target; without one the top class. */
+static void put_target(struct strbuf *out, const struct job *job, size_t i, size_t top_class)
 {
-    if (explain->target_count < 2) {
+    if (!job->targets) {
+        put_class(out, job, job->explain.target_count ? job->explain.targets[i] : top_class);
+    } else {
+        strbuf_text(out, "{\"label\":");
+        strbuf_json_string(out, job->targets->texts[i]);
+    }
+    strbuf_add(out, "}", 1);
+}
+
+static void put_targets(struct strbuf *out, const struct job *job, size_t top_class)
+{
+    if (job->explain.target_count < 2) {
         strbuf_text(out, ",\"target\":");
-        put_class(out, model, explain->target_count == 1 ? explain->targets[0] : top_class);
-        strbuf_add(out, "}", 1);
+        put_target(out, job, 0, top_class);
         return;
     }
     strbuf_text(out, ",\"targets\":[");
-    for (size_t i = 0; i < explain->target_count; i++) {
+    for (size_t i = 0; i < job->explain.target_count; i++) {
         strbuf_text(out, i ? "," : "");
-        put_class(out, model, explain->targets[i]);
-        strbuf_add(out, "}", 1);
+        put_target(out, job, i, top_class);
     }
     strbuf_add(out, "]", 1);
 }
 
 /* What the map shows: the choices that its method has. */
-static void put_choices(struct strbuf *out, const vit_model *model, const vit_explain *explain, size_t top_class)
+static void put_choices(struct strbuf *out, const struct job *job, size_t top_class)
 {
-    const size_t layers = vit_model_describe(model)->layers;
+    const vit_explain *explain = &job->explain;
+    const size_t layers = vit_model_describe(job->model->vit)->layers;
     if (explain->method == VIT_ATTENTION_LEGRAD)
-        put_targets(out, model, explain, top_class);
+        put_targets(out, job, top_class);
     if (explain->method == VIT_ATTENTION_LEGRAD && explain->layer == VIT_LAYER_DEFAULT)
         strbuf_put_size(out, "layers", explain->last_layers ? explain->last_layers : layers);
     else if (explain->method != VIT_ATTENTION_ROLLOUT)
@@ -143,12 +155,12 @@ static void put_choices(struct strbuf *out, const vit_model *model, const vit_ex
 }
 
 /* values [gh][gw]; before it a dimension for every choice of several: [targets], [L], [NH], in this order. */
-static void put_attention(struct strbuf *out, const vit_model *model, const vit_explain *explain, const float *map,
-                          size_t top_class)
+static void put_attention(struct strbuf *out, const struct job *job, const float *map, size_t top_class)
 {
     vit_map_shape shape;
+    const vit_explain *explain = &job->explain;
     size_t dimensions[5], count = 0;
-    vit_explain_shape(model, explain, &shape, NULL);
+    vit_explain_shape(job->model->vit, explain, &shape, NULL);
     if (explain->target_count > 1)
         dimensions[count++] = shape.targets;
     if (explain->layer == VIT_ALL)
@@ -158,7 +170,7 @@ static void put_attention(struct strbuf *out, const vit_model *model, const vit_
     dimensions[count++] = shape.grid_height;
     dimensions[count++] = shape.grid_width;
     strbuf_printf(out, ",\"attention\":{\"method\":\"%s\"", vit_attention_name(explain->method));
-    put_choices(out, model, explain, top_class);
+    put_choices(out, job, top_class);
     strbuf_printf(out, ",\"grid\":[%zu,%zu],\"values\":", shape.grid_height, shape.grid_width);
     strbuf_json_nested(out, map, dimensions, count);
     strbuf_add(out, "}", 1);
@@ -170,10 +182,12 @@ static void put_classified(struct strbuf *out, const struct model *model, const 
                            const struct choices *choices)
 {
     size_t top_class = 0;
-    vit_top_k(&top_class, image->logits, vit_model_describe(model->vit)->classes, 1);
-    put_predictions(out, model->vit, image, choices);
+    (void)model;
+    if (job_class_count(image->job))
+        vit_top_k(&top_class, image->logits, job_class_count(image->job), 1);
+    put_predictions(out, image, choices);
     if (image->map)
-        put_attention(out, model->vit, &image->job->explain, image->map, top_class);
+        put_attention(out, image->job, image->map, top_class);
     put_timing(out, image);
 }
 
@@ -243,4 +257,14 @@ static void put_distances(struct strbuf *out, const struct model *model, const s
 void reply_distances(struct strbuf *out, const struct model *model, const struct job *job, bool single)
 {
     put_job(out, model, job, NULL, single, put_distances);
+}
+
+void reply_texts(struct strbuf *out, const struct model *model, const struct words *words)
+{
+    strbuf_text(out, "{\"model\":");
+    strbuf_json_string(out, model->name);
+    strbuf_text(out, ",\"embeddings\":");
+    strbuf_json_nested(out, words->embeddings, (size_t[]){words->count, words->width}, 2);
+    strbuf_put_size(out, "dim", words->width);
+    strbuf_text(out, "}");
 }

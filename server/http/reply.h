@@ -25,6 +25,9 @@ void reply_embed(struct strbuf *out, const struct model *model, const struct job
 
 void reply_distances(struct strbuf *out, const struct model *model, const struct job *job, bool single);
 
+/* {"model","embeddings":[[D],...],"dim"}, of texts whose embeddings are known */
+void reply_texts(struct strbuf *out, const struct model *model, const struct words *words);
+
 /* reply_models.c */
 
 /* {"models":[{...},...]}: as reply_model, without the labels */

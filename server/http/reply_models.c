@@ -76,7 +76,10 @@ static void put_description(struct strbuf *out, const struct model *model)
     strbuf_put_size(out, "embedding_dim", info->embedding_width);
     strbuf_printf(out, ",\"parameters\":%llu", (unsigned long long)info->parameters);
     strbuf_put_size(out, "memory_bytes", model->bytes);
-    strbuf_put_size(out, "classes", info->classes);
+    strbuf_put_size(out, "classes", model->words ? model->words->count : info->classes);
+    if (info->text)
+        strbuf_printf(out, ",\"text\":{\"layers\":%zu,\"heads\":%zu,\"width\":%zu,\"context_length\":%zu,\"vocabulary\":%zu}",
+                      info->text_layers, info->text_heads, info->text_width, info->context_length, info->vocabulary);
     put_explanations(out, info);
     strbuf_printf(out, ",\"attention_distances\":%s,\"filters\":%s,\"positions\":%s", info->distances ? "true" : "false",
                   info->filters ? "true" : "false", info->positions ? "true" : "false");
@@ -98,11 +101,12 @@ static void put_model(struct strbuf *out, const struct listed *listed, bool with
     if (listed->model)
         put_description(out, listed->model);
     if (with_labels && listed->model) {
-        const size_t classes = vit_model_describe(listed->model->vit)->classes;
+        const struct job asked = {.model = listed->model, .words = listed->model->words};
+        const size_t classes = job_class_count(&asked);
         strbuf_text(out, ",\"labels\":[");
         for (size_t i = 0; i < classes; i++) {
             strbuf_text(out, i ? "," : "");
-            strbuf_json_string(out, vit_model_label(listed->model->vit, i));
+            strbuf_json_string(out, job_class_label(&asked, i));
         }
         strbuf_add(out, "]", 1);
     }

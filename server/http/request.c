@@ -8,6 +8,9 @@
 #include <strings.h>
 #include <sys/random.h>
 
+#include "server/http/handlers.h"
+#include "server/work/words.h"
+
 struct request *request_create(struct service *service, const char *target)
 {
     struct request *request = calloc(1, sizeof *request);
@@ -44,6 +47,10 @@ void request_free(struct request *request)
 {
     if (!request)
         return;
+    free(request->files);
+    words_free(request->labels);
+    words_free(request->targets);
+    words_work_free(request->words_work);
     free(request->target);
     job_free(request->job);
     request_release_body(request);

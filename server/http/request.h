@@ -21,6 +21,9 @@ struct MHD_Connection;
 struct connection;
 struct exchange;
 struct route;
+struct multipart_file;
+struct words;
+struct words_work;
 
 enum { REQUEST_ID_MAX = 128 };
 
@@ -71,6 +74,10 @@ struct request {
     char load_id[MODEL_ID_BYTES]; /* the model that has to be brought into memory first; "": none has */
     enum loader_wish wish;     /* how */
     char asked_id[MODEL_ID_BYTES]; /* of an operator who asks the loader for something; "": not yet */
+    struct multipart_file *files; /* [images]: the images in the body; owned */
+    struct words *labels, *targets; /* what is asked in words; owned. NULL: nothing */
+    struct words_work *words_work; /* while workers embed them; owned */
+    void (*next)(struct request *request); /* what follows the job, on a worker; NULL: the reply */
     void *message;             /* what the body says, of the route's own kind; owned */
     void (*free_message)(void *message);
     bool single;               /* one image, answered without "results" */

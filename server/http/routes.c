@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "server/http/accept.h"
 #include "server/http/cors.h"
@@ -11,10 +12,12 @@
 
 #define BIT(id) (1u << PARAMETER_##id)
 #define EXPLANATION (BIT(ATTENTION) | BIT(LAYER) | BIT(LAYERS) | BIT(HEAD) | BIT(TARGET))
-#define CLASSIFICATION (BIT(MODEL) | BIT(TOP_K) | BIT(FUNCTION) | EXPLANATION)
+#define WORDS (BIT(LABELS) | BIT(TEMPLATE))
+#define CLASSIFICATION (BIT(MODEL) | BIT(TOP_K) | BIT(FUNCTION) | EXPLANATION | WORDS)
 #define PICTURE (BIT(COLORMAP) | BIT(ALPHA) | BIT(OVERLAY) | BIT(SIZE))
 
-#define POST_IMAGES .method = "POST", .role = ROLE_INFER, .takes_images = true, .needs_models = true, .handle = handle_images
+#define POST_IMAGES .method = "POST", .role = ROLE_INFER, .takes_images = true, .needs_models = true, \
+     .handle = handle_images, .parse = parse_images
 #define INSIDE .method = "GET", .role = ROLE_INFER, .needs_models = true, .model = MODEL_IN_PATH, .handle = handle_inside
 
 #define V2 .errors = ERRORS_PLAIN
@@ -22,7 +25,7 @@
 #define V2_INFER .method = "POST", .role = ROLE_INFER, .takes_images = true, .needs_models = true, .model = MODEL_IN_PATH, V2, \
      .handle = handle_v2_infer, .parse = parse_v2_infer, .finish = finish_v2_infer
 #define IMAGE_FOR_PATH .role = ROLE_INFER, .takes_images = true, .needs_models = true, .model = MODEL_IN_PATH, \
-     .parameters = BIT(TOP_K) | BIT(FUNCTION), .one_image = true
+     .parameters = BIT(TOP_K) | BIT(FUNCTION) | WORDS, .one_image = true
 
 static const struct route routes[] = {
     {.name = "classify", .path = "/classify", POST_IMAGES, .model = MODEL_IN_QUERY, .parameters = CLASSIFICATION,
@@ -397,6 +400,12 @@ void request_image_problem(struct request *request, const struct job_image *imag
     reply_image_problem(image, &request->problem);
 }
 
+bool request_is_json(const struct request *request)
+{
+    static const char json[] = "application/json";
+    return request->content_type && strncasecmp(request->content_type, json, sizeof json - 1) == 0;
+}
+
 enum outcome request_parse_on_worker(struct request *request)
 {
     if (!request_make_job(request, 1))
@@ -530,23 +539,49 @@ static void keep(struct request *request, const struct job *job)
     cache_put(request->service->cache, &request->cache_key, &value);
 }
 
-/* What the body says has been waiting for a worker; OUTCOME_WORK: there is a job now. */
+/* A job that is no end in itself has been done: what follows makes another, or the reply. */
+static enum outcome go_on(struct request *request, void (*next)(struct request *request))
+{
+    request->next = NULL;
+    next(request);
+    if (request->job)
+        return OUTCOME_WORK;
+    settle(request);
+    return OUTCOME_REPLY;
+}
+
+/* What the body says has been waiting for a worker. */
 static enum outcome parse(struct request *request, const struct job *job)
 {
     request->single = false;
     request->queue_ms = job->images[0].queue_ms;
     request->room = 1; /* of the job that has waited */
-    request->route->parse(request);
-    if (request->job)
-        return OUTCOME_WORK;
-    queue_unreserve(request->service->queue, request->room);
-    request->room = 0;
-    settle(request);
-    return OUTCOME_REPLY;
+    const enum outcome outcome = go_on(request, request->route->parse);
+    if (request->room) {
+        queue_unreserve(request->service->queue, request->room);
+        request->room = 0;
+    }
+    return outcome;
+}
+
+/* Its words have been embedded. */
+static enum outcome take_words(struct request *request, const struct job *job)
+{
+    for (size_t i = 0; i < job->image_count; i++)
+        if (job->images[i].state == IMAGE_FAILED) {
+            request_image_problem(request, &job->images[i]);
+            settle(request);
+            return OUTCOME_REPLY;
+        }
+    request->queue_ms = job->images[0].queue_ms;
+    request_take_words(request);
+    return go_on(request, request->next);
 }
 
 enum outcome routes_finish(struct request *request, const struct job *job)
 {
+    if (request->words_work)
+        return take_words(request, job);
     const bool failed = job_failed(request, job);
     if (!failed && request->route->parse && job->without_image)
         return parse(request, job);

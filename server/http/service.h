@@ -19,7 +19,8 @@ struct service {
     struct loader *loader;
     struct queue *queue;
     struct workers *workers;
-    struct cache *cache;
+    struct cache *cache; /* of replies */
+    struct cache *texts; /* of embeddings of texts */
     atomic_bool ready;    /* set once, after the registry is filled */
     atomic_bool draining; /* set once */
 

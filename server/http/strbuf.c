@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/utf8.h"
+
 void strbuf_release(struct strbuf *buffer)
 {
     free(buffer->data);
@@ -72,32 +74,6 @@ void strbuf_printf(struct strbuf *buffer, const char *format, ...)
     buffer->length += (size_t)length;
 }
 
-/* Bytes of the UTF-8 sequence at text, or 0 if there is none (overlong, surrogate, beyond U+10FFFF, cut off). */
-static size_t utf8_length(const unsigned char *text)
-{
-    static const struct {
-        unsigned char mask, lead, low, high; /* first byte; range of the second */
-        size_t length;
-    } forms[] = {
-        {0x80, 0x00, 0, 0xFF, 1},       {0xE0, 0xC0, 0x80, 0xBF, 2}, {0xFF, 0xE0, 0xA0, 0xBF, 3},
-        {0xFF, 0xED, 0x80, 0x9F, 3},    {0xF0, 0xE0, 0x80, 0xBF, 3}, {0xFF, 0xF0, 0x90, 0xBF, 4},
-        {0xFF, 0xF4, 0x80, 0x8F, 4},    {0xFC, 0xF0, 0x80, 0xBF, 4},
-    };
-    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
-        if ((text[0] & forms[i].mask) != forms[i].lead)
-            continue;
-        if (forms[i].length > 1 && (text[0] == 0xC0 || text[0] == 0xC1))
-            return 0;
-        if (forms[i].length > 1 && (text[1] < forms[i].low || text[1] > forms[i].high))
-            return 0;
-        for (size_t k = 2; k < forms[i].length; k++)
-            if ((text[k] & 0xC0) != 0x80)
-                return 0;
-        return forms[i].length;
-    }
-    return 0;
-}
-
 void strbuf_json_string(struct strbuf *buffer, const char *text)
 {
     const unsigned char *at = (const unsigned char *)text;
@@ -109,7 +85,7 @@ void strbuf_json_string(struct strbuf *buffer, const char *text)
         strbuf_add(buffer, plain, (size_t)(at - plain));
         if (!*at)
             break;
-        size_t length = utf8_length(at);
+        size_t length = utf8_length(at, SIZE_MAX);
         if (length == 1 && (*at == '"' || *at == '\\'))
             strbuf_printf(buffer, "\\%c", *at);
         else if (length == 1)

@@ -50,7 +50,8 @@ enum outcome handle_v2_model(struct request *request)
                                                        .version = version_text(request->model->version, version),
                                                        .height = info->image_height,
                                                        .width = info->image_width,
-                                                       .classes = info->classes,
+                                                       .classes = request->model->words ? request->model->words->count
+                                                                                        : info->classes,
                                                        .embedding_width = info->embedding_width});
     return OUTCOME_REPLY;
 }
@@ -146,6 +147,7 @@ static void fill_job(struct job *job, const struct v2_request *message)
         }
     }
     job->want_features = wants(message, V2_EMBEDDING);
+    job->words = job->model->words;
 }
 
 void parse_v2_infer(struct request *request)
@@ -162,6 +164,12 @@ void parse_v2_infer(struct request *request)
         request_too_many_images(request);
         return;
     }
+    if (vit_model_describe(request->model->vit)->text && !request->model->words &&
+        (wants(message, V2_LOGITS) || wants(message, V2_PROBABILITIES))) {
+        problem_set(&request->problem, 400, "labels_needed",
+                    "%s has no labels of its own: ask for the output embedding, or configure labels", request->model->id);
+        return;
+    }
     const struct part body = {request->body, request->body_length};
     if (!wants_binary(message) && request_answer_from_cache(request, &body, 1))
         return;
@@ -171,9 +179,9 @@ void parse_v2_infer(struct request *request)
         fill_job(request->job, message);
 }
 
-static const char *label_of(const void *model, size_t index)
+static const char *label_of(const void *job, size_t index)
 {
-    return vit_model_label(model, index);
+    return job_class_label(job, index);
 }
 
 /* The protocol knows no error of one image among several: one that fails fails the request. */
@@ -210,12 +218,12 @@ void finish_v2_infer(struct request *request, const struct job *job)
     const struct v2_result result = {.model_name = request->model->name,
                                      .model_version = version_text(request->model->version, version),
                                      .images = job->image_count,
-                                     .classes = info->classes,
+                                     .classes = job_class_count(job),
                                      .embedding_width = info->embedding_width,
                                      .logits = rows,
                                      .features = rows + job->image_count,
                                      .label = label_of,
-                                     .model = request->model->vit};
+                                     .model = job};
     const size_t length = v2_reply_infer(&request->reply, request->message, &result);
     free(rows);
     if (length != V2_ALL_JSON) {

@@ -182,8 +182,9 @@ void v2_reply_model(struct strbuf *out, const struct v2_model *model)
             strbuf_text(out, type == V2_BYTES ? "[-1]}" : "[-1,-1,-1,3]}");
     }
     strbuf_text(out, "],\"outputs\":[");
-    for (int tensor = 0; tensor < V2_OUTPUT_COUNT; tensor++)
-        strbuf_printf(out, "%s{\"name\":\"%s\",\"datatype\":\"FP32\",\"shape\":[-1,%zu]}", tensor ? "," : "",
+    for (int tensor = model->classes ? 0 : V2_EMBEDDING; tensor < V2_OUTPUT_COUNT; tensor++)
+        strbuf_printf(out, "%s{\"name\":\"%s\",\"datatype\":\"FP32\",\"shape\":[-1,%zu]}",
+                      tensor && model->classes ? "," : "",
                       v2_output_names[tensor], tensor == V2_EMBEDDING ? model->embedding_width : model->classes);
     strbuf_text(out, "]}");
 }

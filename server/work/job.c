@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "server/work/model.h"
+#include "server/work/words.h"
+
 struct job *job_create(uint8_t *body, size_t body_length, size_t image_count)
 {
     if (image_count > (SIZE_MAX - sizeof(struct job)) / sizeof(struct job_image))
@@ -45,6 +48,16 @@ bool job_client_gone(const struct job *job)
         return false;
     struct pollfd client = {.fd = job->client_fd, .events = POLLRDHUP};
     return poll(&client, 1, 0) > 0 && (client.revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL));
+}
+
+size_t job_class_count(const struct job *job)
+{
+    return job->words ? job->words->count : vit_model_describe(job->model->vit)->classes;
+}
+
+const char *job_class_label(const struct job *job, size_t index)
+{
+    return job->words ? job->words->texts[index] : vit_model_label(job->model->vit, index);
 }
 
 int64_t job_clock_us(void)

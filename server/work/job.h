@@ -18,6 +18,7 @@
 
 struct job;
 struct model;
+struct words;
 
 enum image_state { IMAGE_PENDING, IMAGE_READY, IMAGE_DONE, IMAGE_FAILED };
 
@@ -36,6 +37,9 @@ enum job_priority { PRIORITY_NORMAL, PRIORITY_LOW, PRIORITY_COUNT };
 struct job_image {
     struct job *job;
     struct job_image *next;      /* in the queue's list */
+    const char *const *texts;    /* [text_count] to embed, in place of an image; NULL: it is one. Borrowed */
+    size_t text_count;
+    float *vectors;              /* [text_count, D], borrowed: where their embeddings go */
     const uint8_t *bytes;        /* [length], inside job->body; NULL when that is gone */
     size_t length;
     size_t width, height;        /* of bytes that are RGB pixels [height, width, 3]; 0: an encoded picture */
@@ -45,8 +49,8 @@ struct job_image {
     vit_status status;
     vit_error error;
     float *pixels;               /* [3, H, W], from the worker's decode until the batch has run, or with keep_pixels */
-    float *logits;               /* [N] */
-    float *features;             /* [embedding_width] when job->want_features */
+    float *logits;               /* [job_class_count()] */
+    float *features;             /* [embedding_width] when job->want_features, or with a text tower */
     float *map;                  /* [map_floats] when job->explain.method is not NONE */
     float *distances;            /* [L, NH] when job->want_distances */
     int64_t ready_us;            /* when it became ready for a batch */
@@ -63,6 +67,8 @@ struct job {
     size_t body_length;
     bool without_image;          /* its one image has no bytes: it waits for its turn, and `done` does the work */
     bool keep_room;              /* and the room of that image is the owner's from then on, if it did not fail */
+    const struct words *words;   /* the classes of a model with a text tower; NULL: its own, or none. Borrowed */
+    const struct words *targets; /* of an explanation in words; NULL: none. Borrowed */
     bool want_features, want_distances;
     bool keep_pixels, keep_body; /* `done` wants the images' pixels, their bytes */
     vit_explain explain;
@@ -87,6 +93,10 @@ void job_free(struct job *job);
 /* Whether nobody waits for the result any more. Half-closing counts as leaving: from here, a client that shut down its
  * writing side cannot be told from one whose process has ended. Only for the owner of an unfinished image. */
 bool job_client_gone(const struct job *job);
+
+/* The classes that its images are scored for: their number, and the label of one. */
+size_t job_class_count(const struct job *job);
+const char *job_class_label(const struct job *job, size_t index);
 
 /* Microseconds of CLOCK_MONOTONIC. */
 int64_t job_clock_us(void);

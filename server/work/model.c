@@ -50,13 +50,15 @@ static void *warm_up(void *argument)
     const vit_model_info *info = vit_model_describe(model->vit);
     float *pixels = calloc(3 * info->image_height * info->image_width, sizeof *pixels);
     float *logits = calloc(info->classes + 1, sizeof *logits);
-    if (!pixels || !logits)
+    float *features = calloc(info->embedding_width + 1, sizeof *features);
+    const vit_item item = {.pixels = pixels, .logits = info->classes ? logits : NULL, .features = features};
+    if (!pixels || !logits || !features)
         warming->status = fail(&warming->error, VIT_ERR_NO_MEMORY, "out of memory");
     else
         warming->status = vit_session_create(session, model->vit, model->lane.max_batch, &warming->error);
     if (warming->status == VIT_OK)
-        warming->status =
-            vit_session_run(*session, &(vit_item){.pixels = pixels, .logits = logits}, 1, &warming->error);
+        warming->status = vit_session_run(*session, &item, 1, &warming->error);
+    free(features);
     free(pixels);
     free(logits);
     return NULL;
@@ -90,6 +92,7 @@ static vit_status warm_up_all(struct model *model, vit_error *err)
 
 static void model_free(struct model *model)
 {
+    words_free(model->words);
     for (size_t i = 0; model->sessions && i < model->workers; i++)
         vit_session_free(model->sessions[i]);
     free(model->sessions);
@@ -100,6 +103,21 @@ static void model_free(struct model *model)
     malloc_trim(0); /* else what it was made of stays with the threads that made it */
 }
 
+/* The labels that it is configured with, embedded once and for all. */
+static vit_status read_labels(struct model *model, const struct config_model *configured, vit_error *err)
+{
+    const char *why = "";
+    const vit_model_info *info = vit_model_describe(model->vit);
+    if (*configured->labels == '\0')
+        return VIT_OK;
+    if (!info->text)
+        return fail(err, VIT_ERR_UNSUPPORTED, "labels: it has classes of its own, and no text tower to read others");
+    model->words = words_create(info->embedding_width, configured->template);
+    if (!model->words || !words_add_list(model->words, configured->labels, '\n', &why))
+        return fail(err, VIT_ERR_UNSUPPORTED, "labels: %s", model->words ? why : "out of memory");
+    return words_encode(model->words, model->sessions[0], err);
+}
+
 static vit_status open_engine(struct model *model, const struct config_model *configured, vit_error *err)
 {
     const vit_options options = model_options(configured);
@@ -108,6 +126,8 @@ static vit_status open_engine(struct model *model, const struct config_model *co
         model->bytes = vit_model_bytes(model->vit);
         status = warm_up_all(model, err);
     }
+    if (status == VIT_OK)
+        status = read_labels(model, configured, err);
     return status;
 }
 

@@ -16,6 +16,7 @@
 #include "server/config.h"
 #include "server/metrics.h"
 #include "server/work/lane.h"
+#include "server/work/words.h"
 #include "vit.h"
 
 struct model {
@@ -28,6 +29,7 @@ struct model {
     vit_session **sessions; /* [workers] */
     size_t workers;
     size_t bytes;        /* of memory: weights and sessions */
+    struct words *words; /* of a model with a text tower: the labels it is configured with; NULL: none */
     struct lane lane;
     struct model_metrics *metrics;
     atomic_size_t references;

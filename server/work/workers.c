@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "server/log.h"
+#include "server/work/words.h"
 
 struct worker {
     struct workers *pool;
@@ -86,15 +87,58 @@ static bool allocate_results(struct job_image *image, const vit_model_info *info
 {
     const struct job *job = image->job;
     image->pixels = floats(3 * info->image_height * info->image_width);
-    image->logits = floats(info->classes ? info->classes : 1);
-    if (job->want_features)
+    image->logits = floats(job_class_count(job) + 1);
+    if (job->want_features || info->text)
         image->features = floats(info->embedding_width);
     if (job->map_floats)
         image->map = floats(job->map_floats);
     if (job->want_distances)
         image->distances = floats(info->layers * info->heads);
-    return image->pixels && image->logits && (!job->want_features || image->features) &&
+    return image->pixels && image->logits && (!(job->want_features || info->text) || image->features) &&
            (!job->map_floats || image->map) && (!job->want_distances || image->distances);
+}
+
+/* ---- with whoever has nothing else to do ---- */
+
+static void call_others(struct worker *worker, const struct model *model, vit_team *team)
+{
+    team_open(worker->team, team, vit_model_scratch(model->vit));
+    team->threads += queue_call(worker->pool->queue, worker->team);
+    vit_session_set_team(model->sessions[worker->index], team->threads > 1 ? team : NULL);
+}
+
+static void dismiss_others(struct worker *worker, const struct model *model)
+{
+    vit_session_set_team(model->sessions[worker->index], NULL);
+    queue_dismiss(worker->pool->queue, worker->team);
+    team_close(worker->team);
+}
+
+/* Runs worker->items. */
+static vit_status run_together(struct worker *worker, const struct model *model, size_t count, vit_error *error)
+{
+    vit_team team;
+    call_others(worker, model, &team);
+    vit_status status = vit_session_run(model->sessions[worker->index], worker->items, count, error);
+    dismiss_others(worker, model);
+    return status;
+}
+
+/* Texts instead of an image. */
+static bool embed(struct worker *worker, struct job_image *image)
+{
+    vit_team team;
+    const struct model *model = image->job->model;
+    const int64_t start = job_clock_us();
+    call_others(worker, model, &team);
+    const vit_status status = vit_session_encode_texts(model->sessions[worker->index], image->texts, image->text_count,
+                                                       image->vectors, NULL, &image->error);
+    dismiss_others(worker, model);
+    metrics_texts(worker->pool->metrics, model->metrics, image->text_count, (double)(job_clock_us() - start) / 1e6);
+    image->state = IMAGE_DONE;
+    if (status != VIT_OK)
+        set_failed(image, FAILURE_INTERNAL, status);
+    return status == VIT_OK;
 }
 
 /* The picture in the bytes: decoded, or there already. */
@@ -160,13 +204,16 @@ static void decode(struct worker *worker, struct job_image *image)
     int64_t start = job_clock_us();
     image->queue_ms = job->waited_ms + (double)(start - job->accepted_us) / 1e3;
     bool usable = !is_stale(image, start);
-    if (usable && job->without_image)
+    const bool decoded = !job->without_image && !image->texts;
+    if (usable && image->texts)
+        usable = embed(worker, image);
+    else if (usable && job->without_image)
         image->state = IMAGE_DONE;
     else
         usable = usable && decode_and_preprocess(image);
     image->ready_us = job_clock_us();
     release_bytes(image);
-    if (!usable || job->without_image) {
+    if (!usable || !decoded) {
         struct queue *queue = worker->pool->queue;
         (usable && job->keep_room ? queue_kept : queue_dropped)(queue);
         finish(image); /* without an image, all the work is here */
@@ -201,7 +248,7 @@ static size_t prepare_batch(struct worker *worker, struct job_image **images, si
         images[kept] = image;
         worker->items[kept++] = (vit_item){
             .pixels = image->pixels,
-            .logits = image->logits,
+            .logits = vit_model_describe(image->job->model->vit)->classes ? image->logits : NULL,
             .features = image->features,
             .explain = image->map ? &image->job->explain : NULL,
             .map = image->map,
@@ -224,6 +271,9 @@ static void finish_run(struct worker *worker, struct job_image *image, size_t co
         image->error = *error;
         set_failed(image, FAILURE_INTERNAL, image->status);
     } else {
+        const struct job *job = image->job;
+        if (job->words)
+            vit_text_logits(job->model->vit, image->features, job->words->embeddings, job->words->count, image->logits);
         image->state = IMAGE_DONE;
         metrics_images(counters, 1);
         if (!image->job->keep_pixels) {
@@ -232,22 +282,6 @@ static void finish_run(struct worker *worker, struct job_image *image, size_t co
         }
     }
     finish(image);
-}
-
-/* Runs worker->items, with whoever has nothing else to do. */
-static vit_status run_together(struct worker *worker, const struct model *model, size_t count, vit_error *error)
-{
-    vit_session *session = model->sessions[worker->index];
-    struct queue *queue = worker->pool->queue;
-    vit_team team;
-    team_open(worker->team, &team, vit_model_scratch(model->vit));
-    team.threads += queue_call(queue, worker->team);
-    vit_session_set_team(session, team.threads > 1 ? &team : NULL);
-    vit_status status = vit_session_run(session, worker->items, count, error);
-    vit_session_set_team(session, NULL);
-    queue_dismiss(queue, worker->team);
-    team_close(worker->team);
-    return status;
 }
 
 static void run(struct worker *worker, struct job_image **images, size_t count)

@@ -14,6 +14,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char boundary[MULTIPART_MAX_BOUNDARY + 1], type[512];
     const char *why = NULL;
     size_t count = 0, line = 0;
+    struct multipart_file labels;
     while (line < size && line < sizeof type - 1 && data[line] != '\n')
         line++;
     memcpy(type, data, line);
@@ -22,7 +23,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     const uint8_t *body = data + line + (line < size);
     const size_t length = size - (size_t)(body - data);
-    enum multipart_result result = multipart_files(body, length, boundary, files, MAX_FILES, &count, &why);
+    enum multipart_result result = multipart_files(body, length, boundary, files, MAX_FILES, &count, &labels, &why);
     if (count > MAX_FILES || (result == MULTIPART_MALFORMED && why == NULL))
         abort();
     for (size_t i = 0; i < count; i++)
