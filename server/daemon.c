@@ -168,9 +168,9 @@ static void end_reload(struct daemon *daemon)
         log_error("%s; the old certificate stays", error.message);
     warn_of_restart(&daemon->cli->config, config);
     apply_limits(daemon, config);
-    log_info("reloaded: %zu model%s", config->model_count, config->model_count == 1 ? "" : "s");
     service_set_settings(service, daemon->next);
     daemon->next = NULL;
+    log_info("reloaded: %zu model%s", config->model_count, config->model_count == 1 ? "" : "s");
     systemd_notify("READY=1\nSTATUS=ready");
 }
 

@@ -56,27 +56,38 @@ void daemon_write_config(char *path, const char *config)
     close(fd);
 }
 
-/* In the child: `fd` as the only socket that is passed. */
-static void pass_socket(int fd)
+/* Sockets that are passed. */
+struct passed {
+    const int *fds;
+    size_t count;
+};
+
+/* In the child, as sd_listen_fds(3) says. */
+static void pass_sockets(const struct passed *passed)
 {
-    char pid[16];
-    snprintf(pid, sizeof pid, "%d", (int)getpid());
-    if (fd != 3)
-        dup2(fd, 3);
-    fcntl(3, F_SETFD, 0);
-    setenv("LISTEN_PID", pid, 1);
-    setenv("LISTEN_FDS", "1", 1);
+    enum { FIRST = 3, OUT_OF_THE_WAY = 100 };
+    const int count = (int)passed->count;
+    char text[16];
+    for (int i = 0; i < count; i++)
+        dup2(passed->fds[i], OUT_OF_THE_WAY + i);
+    for (int i = 0; i < count; i++) {
+        dup2(OUT_OF_THE_WAY + i, FIRST + i);
+        close(OUT_OF_THE_WAY + i);
+    }
+    snprintf(text, sizeof text, "%d", (int)getpid());
+    setenv("LISTEN_PID", text, 1);
+    snprintf(text, sizeof text, "%d", count);
+    setenv("LISTEN_FDS", text, 1);
 }
 
-/* passed_fd -1: none. */
-static pid_t spawn(const char *binary, const char *const *arguments, int log_fd, int passed_fd)
+static pid_t spawn(const char *binary, const char *const *arguments, int log_fd, const struct passed *passed)
 {
     pid_t pid = fork();
     ck_assert_int_ge(pid, 0);
     if (pid == 0) {
         dup2(log_fd, STDERR_FILENO);
-        if (passed_fd >= 0)
-            pass_socket(passed_fd);
+        if (passed->count > 0)
+            pass_sockets(passed);
         execv(binary, (char *const *)arguments);
         _exit(127);
     }
@@ -90,16 +101,31 @@ static const char *tail(const char *log)
     return length > 3000 ? log + length - 3000 : log;
 }
 
-/* The port in "listening on http://127.0.0.1:PORT", or 0. */
-static int port_in(const char *log)
+static int count_of(const char *text, const char *part)
 {
-    const char *line = strstr(log, "listening on http://");
-    const char *colon = line != NULL ? strchr(line + strlen("listening on http://"), ':') : NULL;
-    return colon != NULL && strchr(colon, '\n') != NULL ? atoi(colon + 1) : 0;
+    int count = 0;
+    for (const char *at = text; (at = strstr(at, part)) != NULL; at += strlen(part))
+        count++;
+    return count;
 }
 
-/* config_path "": no configuration; passed_fd -1: no socket is passed. */
-static struct daemon launch(const char *config_path, int port, const char *const *arguments, int passed_fd)
+/* Whether the log says that it listens on so many sockets; then the port in "listening on http://127.0.0.1:PORT (". */
+static bool is_ready(const char *log, int sockets, int *port)
+{
+    const char *http = strstr(log, "listening on http"), *end = http != NULL ? strstr(http, " (") : NULL;
+    if (count_of(log, "listening on ") < sockets || log[strlen(log) - 1] != '\n')
+        return false;
+    while (end != NULL && *end != ':')
+        end--;
+    *port = end != NULL ? atoi(end + 1) : 0;
+    return true;
+}
+
+static const struct passed none;
+
+/* config_path "": no configuration. */
+static struct daemon launch(const char *config_path, int port, const char *const *arguments,
+                            const struct passed *passed)
 {
     const char *binary = getenv("VITD_BINARY") != NULL ? getenv("VITD_BINARY") : "build/vitd";
     char port_text[16];
@@ -116,19 +142,19 @@ static struct daemon launch(const char *config_path, int port, const char *const
     }
     struct daemon daemon = {.port = port, .log_path = "/tmp/vitd-log-XXXXXX"};
     daemon.log_fd = mkstemp(daemon.log_path);
-    daemon.pid = spawn(binary, argv, daemon.log_fd, passed_fd);
+    daemon.pid = spawn(binary, argv, daemon.log_fd, passed);
     return daemon;
 }
 
-static struct daemon start(const char *config_path, const char *const *arguments, int passed_fd)
+static struct daemon start(const char *config_path, const char *const *arguments, const struct passed *passed)
 {
-    struct daemon daemon = launch(config_path, 0, arguments, passed_fd);
+    struct daemon daemon = launch(config_path, 0, arguments, passed);
     const double start = test_clock();
-    while (daemon.port == 0) {
+    for (bool ready = false; !ready;) {
         char *log = daemon_log(&daemon);
         ck_assert_msg(waitpid(daemon.pid, NULL, WNOHANG) == 0, "vitd ended at start: %s", tail(log));
         ck_assert_msg(test_clock() - start < START_SECONDS, "vitd is not ready: %s", tail(log));
-        daemon.port = port_in(log);
+        ready = is_ready(log, passed->count > 0 ? (int)passed->count : 1, &daemon.port);
         free(log);
         sleep_ms(5);
     }
@@ -137,7 +163,7 @@ static struct daemon start(const char *config_path, const char *const *arguments
 
 struct daemon daemon_start_file(const char *path, const char *const *arguments)
 {
-    return start(path, arguments, -1);
+    return start(path, arguments, &none);
 }
 
 struct daemon daemon_start(const char *config, const char *const *arguments)
@@ -145,7 +171,7 @@ struct daemon daemon_start(const char *config, const char *const *arguments)
     char path[64] = "";
     if (config != NULL)
         daemon_write_config(path, config);
-    struct daemon daemon = start(path, arguments, -1);
+    struct daemon daemon = start(path, arguments, &none);
     if (config != NULL)
         unlink(path);
     return daemon;
@@ -155,9 +181,34 @@ struct daemon daemon_start_passed(const char *config, int fd)
 {
     char path[64] = "";
     daemon_write_config(path, config);
-    struct daemon daemon = start(path, NULL, fd);
+    struct daemon daemon = daemon_start_on(&fd, 1, path);
     unlink(path);
     return daemon;
+}
+
+struct daemon daemon_start_on(const int *fds, size_t count, const char *path)
+{
+    return start(path, NULL, &(struct passed){fds, count});
+}
+
+char *daemon_fail(const char *path)
+{
+    struct daemon daemon = launch(path, 0, NULL, &none);
+    int status = 0, port;
+    while (waitpid(daemon.pid, &status, WNOHANG) == 0) {
+        char *so_far = daemon_log(&daemon);
+        if (is_ready(so_far, 1, &port)) {
+            kill(daemon.pid, SIGKILL);
+            ck_abort_msg("vitd started: %s", tail(so_far));
+        }
+        free(so_far);
+        sleep_ms(5);
+    }
+    char *log = daemon_log(&daemon);
+    ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) != 0, "wait status %d, log: %s", status, tail(log));
+    close(daemon.log_fd);
+    unlink(daemon.log_path);
+    return log;
 }
 
 /* A port that was free a moment ago. */
@@ -174,7 +225,7 @@ static int free_port(void)
 
 struct daemon daemon_start_file_loading(const char *path)
 {
-    struct daemon daemon = launch(path, free_port(), NULL, -1);
+    struct daemon daemon = launch(path, free_port(), NULL, &none);
     const double start = test_clock();
     for (bool answers = false; !answers;) {
         ck_assert_msg(waitpid(daemon.pid, NULL, WNOHANG) == 0, "vitd ended at start");
@@ -204,10 +255,8 @@ char *daemon_log(const struct daemon *daemon)
 
 int daemon_logged(const struct daemon *daemon, const char *text)
 {
-    int times = 0;
     char *log = daemon_log(daemon);
-    for (const char *at = log; (at = strstr(at, text)) != NULL; at += strlen(text))
-        times++;
+    const int times = count_of(log, text);
     free(log);
     return times;
 }
@@ -221,6 +270,21 @@ void daemon_await_log(const struct daemon *daemon, const char *text, int times)
         free(log);
         sleep_ms(5);
     }
+}
+
+bool daemon_reload(const struct daemon *daemon)
+{
+    static const char done[] = " reloaded: ", refused[] = " reload refused, ";
+    const int done_before = daemon_logged(daemon, done), refused_before = daemon_logged(daemon, refused);
+    const double start = test_clock();
+    ck_assert_int_eq(kill(daemon->pid, SIGHUP), 0);
+    while (daemon_logged(daemon, refused) == refused_before) {
+        if (daemon_logged(daemon, done) > done_before)
+            return true;
+        ck_assert_msg(test_clock() - start < START_SECONDS, "vitd does not reload");
+        sleep_ms(5);
+    }
+    return false;
 }
 
 int daemon_wait(struct daemon *daemon)
@@ -285,6 +349,21 @@ int daemon_connect(const struct daemon *daemon)
     return fd;
 }
 
+char *daemon_exchange(const struct daemon *daemon, const char *bytes, size_t length)
+{
+    enum { MOST = 65536 };
+    const struct timeval wait = {.tv_sec = 10};
+    char *answer = calloc(1, MOST);
+    size_t got = 0;
+    const int fd = daemon_connect(daemon);
+    ck_assert_int_eq(send(fd, bytes, length, MSG_NOSIGNAL), (ssize_t)length);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
+    for (ssize_t n; got < MOST - 1 && (n = recv(fd, answer + got, MOST - 1 - got, 0)) > 0;)
+        got += (size_t)n;
+    close(fd);
+    return answer;
+}
+
 /* ---- requests ---- */
 
 struct buffer {
@@ -306,12 +385,17 @@ static CURL *prepare(const struct daemon *daemon, const char *path, struct buffe
 {
     char url[1024];
     CURL *curl = curl_easy_init();
-    snprintf(url, sizeof url, "http://127.0.0.1:%d%s", daemon->port, path);
+    const bool https = daemon->certificate[0] != '\0';
+    snprintf(url, sizeof url, "%s://127.0.0.1:%d%s", https ? "https" : "http", daemon->port, path);
     *headers = (struct buffer){calloc(1, 1), 0};
     *body = (struct buffer){calloc(1, 1), 0};
     curl_easy_setopt(curl, CURLOPT_URL, url);
     if (daemon->socket[0] != '\0')
         curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, daemon->socket);
+    if (https) {
+        curl_easy_setopt(curl, CURLOPT_CAINFO, daemon->certificate);
+        curl_easy_setopt(curl, CURLOPT_SSL_VERIFYHOST, 0L); /* it names no host */
+    }
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, collect);
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, body);
     curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, collect);
@@ -388,14 +472,38 @@ struct reply daemon_post_files(const struct daemon *daemon, const char *path, co
     return reply;
 }
 
-double daemon_metric(const struct daemon *daemon, const char *name)
+double reply_metric(const struct reply *reply, const char *name)
 {
     char start[256];
-    struct reply reply = daemon_get(daemon, "/metrics");
     snprintf(start, sizeof start, "\n%s ", name);
-    const char *line = reply.body != NULL ? strstr(reply.body, start) : NULL;
-    const double value = line != NULL ? atof(line + strlen(start)) : -1;
+    const char *line = reply->body != NULL ? strstr(reply->body, start) : NULL;
+    return line != NULL ? atof(line + strlen(start)) : -1;
+}
+
+double daemon_metric(const struct daemon *daemon, const char *name)
+{
+    struct reply reply = daemon_get(daemon, "/metrics");
+    const double value = reply_metric(&reply, name);
     reply_free(&reply);
+    return value;
+}
+
+const char *reply_header(const struct reply *reply, const char *name)
+{
+    static char value[1024];
+    const size_t length = strlen(name);
+    const char *found = NULL;
+    for (const char *line = reply->headers; (line = strstr(line, "\r\n")) != NULL;) {
+        line += 2;
+        if (strncasecmp(line, name, length) != 0 || line[length] != ':')
+            continue;
+        ck_assert_msg(found == NULL, "%s twice: %s", name, reply->headers);
+        found = line + length + 1;
+    }
+    if (found == NULL)
+        return NULL;
+    found += strspn(found, " ");
+    snprintf(value, sizeof value, "%.*s", (int)strcspn(found, "\r"), found);
     return value;
 }
 

@@ -13,10 +13,11 @@
 
 struct daemon {
     pid_t pid;
-    int port;
-    int log_fd;        /* its standard error, after the line that told the port */
-    char log_path[64]; /* all of it; removed by daemon_stop() */
-    char socket[64];   /* of a Unix socket that requests go to; "": TCP */
+    int port;                /* 0: it has no TCP socket */
+    int log_fd;              /* its standard error, after the line that told the port */
+    char log_path[64];       /* all of it; removed by daemon_stop() */
+    char socket[108];        /* of a Unix socket that requests go to; "": TCP */
+    char certificate[108];   /* of the HTTPS server that requests trust; "": HTTP */
 };
 
 /* Starts `vitd serve --port 0` with more arguments (NULL-terminated) and a configuration (JSON text, NULL: none);
@@ -29,6 +30,12 @@ struct daemon daemon_start_file(const char *path, const char *const *arguments);
 struct daemon daemon_start_file_loading(const char *path);
 /* The same with a listening TCP socket on 127.0.0.1 that is passed as a service manager does it; fd stays the test's. */
 struct daemon daemon_start_passed(const char *config, int fd);
+/* The same with several, of any kind, and a configuration file. */
+struct daemon daemon_start_on(const int *fds, size_t count, const char *path);
+/* Runs vitd with that configuration file until it has failed to start, which is asserted; its log, to be freed. */
+char *daemon_fail(const char *path);
+/* Sends SIGHUP and waits until the new configuration is in force (true) or refused. */
+bool daemon_reload(const struct daemon *daemon);
 /* Writes a configuration file: in place, or one of its own in /tmp whose path goes to path[64] if that is "". */
 void daemon_write_config(char *path, const char *config);
 /* Sends SIGTERM, waits, and asserts exit status 0. Returns the seconds it took. */
@@ -53,7 +60,8 @@ struct reply {
     size_t length;
 };
 
-/* One request on a connection of its own. type and header may be NULL; header is one "Name: value" line. */
+/* One request on a connection of its own. type and header may be NULL; header is a "Name: value" line, or several with CRLF
+ * between them. */
 struct reply daemon_request(const struct daemon *daemon, const char *method, const char *path, const char *type,
                             const void *body, size_t length, const char *header);
 struct reply daemon_get(const struct daemon *daemon, const char *path);
@@ -63,7 +71,11 @@ struct reply daemon_post_files(const struct daemon *daemon, const char *path, co
                                const size_t *lengths, size_t count);
 void reply_free(struct reply *reply);
 
+/* A header's value, in static memory, or NULL when there is none; asserted to come once at most. */
+const char *reply_header(const struct reply *reply, const char *name);
+
 /* The value of a line of GET /metrics, of which this is all before the value; -1: there is none. */
+double reply_metric(const struct reply *reply, const char *name);
 double daemon_metric(const struct daemon *daemon, const char *name);
 
 /* The body as JSON (asserted to parse); free with cJSON_Delete(). */
@@ -75,6 +87,8 @@ const char *top_label(const cJSON *json);
 
 /* A plain connection to the daemon. */
 int daemon_connect(const struct daemon *daemon);
+/* What comes back for bytes on a connection of its own, until the daemon ends it or is silent for 10 s; to be freed. */
+char *daemon_exchange(const struct daemon *daemon, const char *bytes, size_t length);
 
 /* A whole file; asserted to exist. */
 unsigned char *test_file(const char *path, size_t *length);

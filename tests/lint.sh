@@ -10,6 +10,7 @@ allowed() {
     engine/base) echo "include" ;;
     engine/store | engine/image) echo "include engine/base" ;;
     engine/picture) echo "include engine/base" ;;
+    engine/text) echo "include engine/base engine/store" ;;
     engine/math/kernels) echo "" ;;
     engine/math) echo "include engine/base engine/math/kernels" ;;
     engine/layers) echo "include engine/base engine/math engine/math/kernels" ;;

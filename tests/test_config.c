@@ -51,27 +51,6 @@ START_TEST(test_shipped_file_holds_every_default)
 }
 END_TEST
 
-/* Each key begins an entry of vitd.json(5), with what is allowed and its default. */
-START_TEST(test_manual_page_tells_every_key)
-{
-    struct config config;
-    struct config_key key;
-    static char page[65536];
-    FILE *file = fopen("systemd/vitd.json.5", "r");
-    ck_assert_ptr_nonnull(file);
-    ck_assert_uint_lt(fread(page, 1, sizeof page - 1, file), sizeof page - 1);
-    fclose(file);
-    config_init(&config);
-    for (size_t i = 0; config_describe(&config, i, &key); i++) {
-        char entry[512];
-        snprintf(entry, sizeof entry, "\n.TP\n.BR %s \" (%s; %s)\"\n", key.name, key.allowed,
-                 key.value[0] != '\0' ? key.value : "unset");
-        ck_assert_msg(strstr(page, entry) != NULL, "systemd/vitd.json.5 lacks%s", entry);
-    }
-    config_release(&config);
-}
-END_TEST
-
 START_TEST(test_every_key_can_be_set_to_its_bounds)
 {
     struct config config;
@@ -209,7 +188,6 @@ int main(void)
     Suite *suite = suite_create("config");
     TCase *tests = tcase_create("all");
     tcase_add_test(tests, test_shipped_file_holds_every_default);
-    tcase_add_test(tests, test_manual_page_tells_every_key);
     tcase_add_test(tests, test_every_key_can_be_set_to_its_bounds);
     tcase_add_test(tests, test_file_sets_values_and_models);
     tcase_add_test(tests, test_draft_is_off_but_where_asked_for);

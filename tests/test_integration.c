@@ -345,19 +345,6 @@ START_TEST(test_models_and_probes)
 }
 END_TEST
 
-/* The value of a sample line that starts with `name`. */
-static double metric(const struct daemon *daemon, const char *name)
-{
-    struct reply reply = daemon_get(daemon, "/metrics");
-    const char *line = reply.body;
-    while ((line = strstr(line, name)) != NULL && line != reply.body && line[-1] != '\n')
-        line++;
-    ck_assert_msg(line != NULL, "no %s", name);
-    double value = atof(strrchr(strndupa(line, strcspn(line, "\n")), ' ') + 1);
-    reply_free(&reply);
-    return value;
-}
-
 START_TEST(test_metrics_count)
 {
     struct daemon daemon = daemon_start(NULL, small_model);
@@ -367,13 +354,13 @@ START_TEST(test_metrics_count)
     }
     struct reply bad = daemon_post(&daemon, "/classify", "junk", 4);
     reply_free(&bad);
-    ck_assert_double_eq(metric(&daemon, "vitd_requests_total{route=\"classify\",model=\"small\",code=\"200\"}"), 3);
-    ck_assert_double_eq(metric(&daemon, "vitd_requests_total{route=\"classify\",model=\"small\",code=\"415\"}"), 1);
-    ck_assert_double_eq(metric(&daemon, "vitd_images_total{model=\"small\"}"), 3);
-    ck_assert_double_eq(metric(&daemon, "vitd_queue_depth"), 0);
-    ck_assert_double_eq(metric(&daemon, "vitd_inference_duration_seconds_count{model=\"small\"}"), 3);
-    ck_assert_double_eq(metric(&daemon, "vitd_batch_size_count{model=\"small\"}"), 3);
-    ck_assert_double_gt(metric(&daemon, "process_resident_memory_bytes"), 1e6);
+    ck_assert_double_eq(daemon_metric(&daemon, "vitd_requests_total{route=\"classify\",model=\"small\",code=\"200\"}"), 3);
+    ck_assert_double_eq(daemon_metric(&daemon, "vitd_requests_total{route=\"classify\",model=\"small\",code=\"415\"}"), 1);
+    ck_assert_double_eq(daemon_metric(&daemon, "vitd_images_total{model=\"small\"}"), 3);
+    ck_assert_double_eq(daemon_metric(&daemon, "vitd_queue_depth"), 0);
+    ck_assert_double_eq(daemon_metric(&daemon, "vitd_inference_duration_seconds_count{model=\"small\"}"), 3);
+    ck_assert_double_eq(daemon_metric(&daemon, "vitd_batch_size_count{model=\"small\"}"), 3);
+    ck_assert_double_gt(daemon_metric(&daemon, "process_resident_memory_bytes"), 1e6);
     daemon_stop(&daemon);
 }
 END_TEST
@@ -565,23 +552,6 @@ START_TEST(test_too_many_images_names_the_limit)
 }
 END_TEST
 
-/* Sends text over a new connection, optionally closes the sending side of it, and returns what comes back. */
-static char *raw_exchange(const struct daemon *daemon, const char *text, size_t length)
-{
-    char *answer = calloc(1, 65536);
-    size_t got = 0;
-    int fd = daemon_connect(daemon);
-    ssize_t sent = send(fd, text, length, MSG_NOSIGNAL);
-    ck_assert_int_eq(sent, (ssize_t)length);
-    struct timeval wait = {.tv_sec = 10};
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
-    ssize_t n;
-    while (got < 65535 && (n = recv(fd, answer + got, 65535 - got, 0)) > 0)
-        got += (size_t)n;
-    close(fd);
-    return answer;
-}
-
 START_TEST(test_ambiguous_framing_is_refused)
 {
     static const char *const cases[] = {
@@ -592,7 +562,7 @@ START_TEST(test_ambiguous_framing_is_refused)
     };
     struct daemon daemon = daemon_start("{\"limits\": {\"header_timeout_ms\": 2000, \"body_timeout_ms\": 2000}}", small_model);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        char *answer = raw_exchange(&daemon, cases[i], strlen(cases[i]));
+        char *answer = daemon_exchange(&daemon, cases[i], strlen(cases[i]));
         ck_assert_msg(strncmp(answer, "HTTP/1.1 400 ", 13) == 0, "case %zu: %s", i, answer);
         ck_assert_msg(strstr(answer + 13, "HTTP/1.1 ") == NULL, "case %zu was answered twice: %s", i, answer);
         free(answer);
@@ -605,7 +575,7 @@ START_TEST(test_missing_length_answers_411)
 {
     const char *text = "POST /classify HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     struct daemon daemon = daemon_start(NULL, small_model);
-    char *answer = raw_exchange(&daemon, text, strlen(text));
+    char *answer = daemon_exchange(&daemon, text, strlen(text));
     ck_assert_msg(strncmp(answer, "HTTP/1.1 411 ", 13) == 0, "%.500s", answer);
     ck_assert_ptr_nonnull(strstr(answer, "\"code\":\"length_required\""));
     free(answer);
@@ -617,7 +587,7 @@ START_TEST(test_refusal_comes_before_the_body)
 {
     const char *text = "POST /classify HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999999\r\nExpect: 100-continue\r\n\r\n";
     struct daemon daemon = daemon_start(NULL, small_model);
-    char *answer = raw_exchange(&daemon, text, strlen(text));
+    char *answer = daemon_exchange(&daemon, text, strlen(text));
     ck_assert_msg(strncmp(answer, "HTTP/1.1 413 ", 13) == 0, "%s", answer);
     free(answer);
     daemon_stop(&daemon);
@@ -641,7 +611,7 @@ START_TEST(test_blanks_after_header_values)
     struct daemon daemon = daemon_start(NULL, small_model);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const double start = test_clock();
-        char *answer = raw_exchange(&daemon, cases[i].text, strlen(cases[i].text));
+        char *answer = daemon_exchange(&daemon, cases[i].text, strlen(cases[i].text));
         ck_assert_msg(strncmp(answer, "HTTP/1.1 ", 9) == 0 && strncmp(answer + 9, cases[i].status, 3) == 0,
                       "case %zu: %s", i, answer);
         ck_assert_msg(strstr(answer, cases[i].says) != NULL, "case %zu: %s", i, answer);
@@ -661,7 +631,7 @@ START_TEST(test_chunked_upload_works)
                     good.length);
     memcpy(text + n, good.bytes, good.length);
     memcpy(text + n + good.length, "\r\n0\r\n\r\n", 7);
-    char *answer = raw_exchange(&daemon, text, (size_t)n + good.length + 7);
+    char *answer = daemon_exchange(&daemon, text, (size_t)n + good.length + 7);
     ck_assert_msg(strncmp(answer, "HTTP/1.1 200 ", 13) == 0, "%s", answer);
     free(answer);
     free(text);
@@ -738,7 +708,7 @@ START_TEST(test_clients_that_leave_do_no_harm)
     for (int i = 0; i < 20; i++)
         leave(&daemon, &cat, 500); /* with the first bytes of the body */
     const double start = test_clock();
-    while (metric(&daemon, "vitd_inflight_requests") > 1 && test_clock() < start + 10)
+    while (daemon_metric(&daemon, "vitd_inflight_requests") > 1 && test_clock() < start + 10)
         usleep(50000);
     ck_assert_double_lt(test_clock() - start, 5); /* far from body_timeout_ms */
     struct reply reply = daemon_post(&daemon, "/classify", cat.bytes, cat.length);
@@ -746,8 +716,8 @@ START_TEST(test_clients_that_leave_do_no_harm)
     ck_assert_str_eq(top_label(json), "tabby");
     cJSON_Delete(json);
     reply_free(&reply);
-    ck_assert_double_gt(metric(&daemon, "vitd_rejected_total{reason=\"client_gone\"}"), 0);
-    ck_assert_double_eq(metric(&daemon, "vitd_queue_depth"), 0);
+    ck_assert_double_gt(daemon_metric(&daemon, "vitd_rejected_total{reason=\"client_gone\"}"), 0);
+    ck_assert_double_eq(daemon_metric(&daemon, "vitd_queue_depth"), 0);
     free(cat.bytes);
     daemon_stop(&daemon);
 }
@@ -839,7 +809,7 @@ START_TEST(test_full_queue_answers_429)
     ck_assert_int_gt(load.ok, 0);
     ck_assert_int_eq(load.wrong + load.lost + load.connect_failed, 0);
     ck_assert_int_eq(load.ok + load.busy, CLIENTS * 6);
-    ck_assert_double_eq(metric(&daemon, "vitd_rejected_total{reason=\"queue_full\"}"), load.busy);
+    ck_assert_double_eq(daemon_metric(&daemon, "vitd_rejected_total{reason=\"queue_full\"}"), load.busy);
     free(load.good.bytes);
     daemon_stop(&daemon);
 }
@@ -856,7 +826,7 @@ START_TEST(test_deadline_answers_504)
     join_clients(threads, CLIENTS);
     ck_assert_int_gt(load.wrong, 0); /* 504 */
     ck_assert_int_eq(load.lost + load.connect_failed, 0);
-    ck_assert_double_eq(metric(&daemon, "vitd_requests_total{route=\"classify\",model=\"vit-tiny-64\",code=\"504\"}"),
+    ck_assert_double_eq(daemon_metric(&daemon, "vitd_requests_total{route=\"classify\",model=\"vit-tiny-64\",code=\"504\"}"),
                         load.wrong);
     free(load.good.bytes);
     daemon_stop(&daemon);

@@ -158,7 +158,7 @@ static void check_responses(const cJSON *document, const struct route *route)
     const cJSON *responses = member(operation_of(document, route), "responses"), *item;
     int described = 0;
     for (int status = 200; status < 600; status++) {
-        char key[8];
+        char key[16];
         snprintf(key, sizeof key, "%d", status);
         const cJSON *response = member(responses, key), *reference = member(response, "$ref");
         described += response != NULL;
@@ -198,7 +198,7 @@ END_TEST
 /* The enum of a status's error codes. */
 static cJSON *codes_of(const cJSON *document, int status)
 {
-    char key[8];
+    char key[16];
     snprintf(key, sizeof key, "%d", status);
     const cJSON *json = member(member(component(document, "responses", key), "content"), "application/json");
     const cJSON *part = member(cJSON_GetArrayItem(member(member(json, "schema"), "allOf"), 1), "properties");
@@ -345,7 +345,7 @@ static void check_headers(const char *what, const cJSON *response, const struct 
 /* Asserts that the reply has that status, and is as the route's description says. */
 static void check_reply(const struct live *live, const struct route *route, const struct reply *reply, long status)
 {
-    char what[100], key[8], type[64] = "";
+    char what[100], key[16], type[64] = "";
     struct schema_error error;
     snprintf(what, sizeof what, "%s %s: %ld", route->method, route->path, reply->status);
     ck_assert_msg(reply->curl == CURLE_OK && reply->status == status, "%s, not %ld: %.300s", what, status, reply->body);

@@ -172,7 +172,9 @@ START_TEST(test_command_line_survives)
     start("\"models\": [{\"name\": \"b\", \"path\": \"@/swin-hf\"}]",
           (const char *const[]){"--model", "a=tests/golden/vit-hf", NULL});
     reload("\"models\": [{\"name\": \"c\", \"path\": \"@/swin-hf\"}], \"limits\": {\"max_body_bytes\": 2000}");
-    ck_assert_int_eq(post("/classify?model=c"), 404);
+    struct reply reply = daemon_get(&vitd, "/models/c");
+    reply_assert_error(&reply, 404, "model_not_found");
+    reply_free(&reply);
     ck_assert_int_eq(post("/classify?model=a"), 413);
     assert_architecture("/models/a", "vit");
     ck_assert_int_eq(daemon_logged(&vitd, "model a: "), 1);

@@ -15,53 +15,10 @@
 #include <unistd.h>
 
 #include "server/http/tls.h"
+#include "tests/certificates.h"
 #include "tests/suite.h"
 
 enum { DAY = 86400, PEM_BYTES = 8192 };
-
-/* ---- certificates, made here ---- */
-
-struct maker {
-    gnutls_x509_privkey_t key;
-    gnutls_x509_crt_t certificate;
-};
-
-static struct maker make_key(void)
-{
-    struct maker made;
-    ck_assert_int_ge(gnutls_x509_privkey_init(&made.key), 0);
-    ck_assert_int_ge(gnutls_x509_crt_init(&made.certificate), 0);
-    ck_assert_int_ge(gnutls_x509_privkey_generate(made.key, GNUTLS_PK_ECDSA,
-                                                  GNUTLS_CURVE_TO_BITS(GNUTLS_ECC_CURVE_SECP256R1), 0), 0);
-    return made;
-}
-
-/* Names, dates and signs it; issuer NULL: itself. */
-static struct maker make_certificate(const char *name, int from_days, int until_days, const struct maker *issuer)
-{
-    static unsigned char serial;
-    struct maker made = make_key();
-    const gnutls_x509_crt_t crt = made.certificate;
-    char dn[64];
-    snprintf(dn, sizeof dn, "CN=%s", name);
-    serial++;
-    ck_assert_int_ge(gnutls_x509_crt_set_version(crt, 3), 0);
-    ck_assert_int_ge(gnutls_x509_crt_set_serial(crt, &serial, 1), 0);
-    ck_assert_int_ge(gnutls_x509_crt_set_activation_time(crt, time(NULL) + from_days * DAY), 0);
-    ck_assert_int_ge(gnutls_x509_crt_set_expiration_time(crt, time(NULL) + until_days * DAY), 0);
-    ck_assert_int_ge(gnutls_x509_crt_set_dn(crt, dn, NULL), 0);
-    ck_assert_int_ge(gnutls_x509_crt_set_key(crt, made.key), 0);
-    ck_assert_int_ge(gnutls_x509_crt_set_basic_constraints(crt, issuer == NULL, -1), 0);
-    ck_assert_int_ge(gnutls_x509_crt_sign2(crt, issuer ? issuer->certificate : crt, issuer ? issuer->key : made.key,
-                                           GNUTLS_DIG_SHA256, 0), 0);
-    return made;
-}
-
-static void free_maker(struct maker *made)
-{
-    gnutls_x509_privkey_deinit(made->key);
-    gnutls_x509_crt_deinit(made->certificate);
-}
 
 /* ---- a folder with cert.pem and key.pem ---- */
 
@@ -88,31 +45,6 @@ static void write_text(const char *path, const char *mode, const void *text, siz
     ck_assert_ptr_nonnull(file);
     ck_assert_uint_eq(fwrite(text, 1, length, file), length);
     fclose(file);
-}
-
-static void write_certificate(const struct maker *made, const char *mode)
-{
-    char pem[PEM_BYTES];
-    size_t length = sizeof pem;
-    ck_assert_int_ge(gnutls_x509_crt_export(made->certificate, GNUTLS_X509_FMT_PEM, pem, &length), 0);
-    write_text(certificate_path, mode, pem, length);
-}
-
-static void write_key(const struct maker *made)
-{
-    char pem[PEM_BYTES];
-    size_t length = sizeof pem;
-    ck_assert_int_ge(gnutls_x509_privkey_export(made->key, GNUTLS_X509_FMT_PEM, pem, &length), 0);
-    write_text(key_path, "w", pem, length);
-}
-
-/* A new self-signed pair in both files. */
-static void write_pair(const char *name)
-{
-    struct maker made = make_certificate(name, -1, 30, NULL);
-    write_certificate(&made, "w");
-    write_key(&made);
-    free_maker(&made);
 }
 
 static struct tls *create(void)
@@ -283,10 +215,10 @@ START_TEST(test_reload_serves_the_new_pair)
 {
     struct server server = {0};
     struct tls_error error = {""};
-    write_pair("first");
+    write_pair("first", certificate_path, key_path);
     start(&server);
     assert_serves(&server, "CN=first");
-    write_pair("second");
+    write_pair("second", certificate_path, key_path);
     assert_serves(&server, "CN=first"); /* nobody has asked for a reload */
     ck_assert_msg(tls_reload(server.tls, &error), "%s", error.message);
     assert_serves(&server, "CN=second");
@@ -300,10 +232,10 @@ START_TEST(test_failed_reload_keeps_the_old_pair)
 {
     struct server server = {0};
     struct tls_error error = {""};
-    write_pair("first");
+    write_pair("first", certificate_path, key_path);
     start(&server);
     struct maker other = make_certificate("second", -1, 30, NULL);
-    write_certificate(&other, "w"); /* the key is still the first one's */
+    write_certificate(&other, certificate_path, "w"); /* the key is still the first one's */
     ck_assert(!tls_reload(server.tls, &error));
     ck_assert_msg(strstr(error.message, "does not belong to the certificate") != NULL, "%s", error.message);
     assert_serves(&server, "CN=first");
@@ -311,7 +243,7 @@ START_TEST(test_failed_reload_keeps_the_old_pair)
     ck_assert(!tls_reload(server.tls, &error));
     ck_assert_int_eq(strncmp(error.message, key_path, strlen(key_path)), 0);
     assert_serves(&server, "CN=first");
-    write_key(&other);
+    write_key(&other, key_path);
     ck_assert_msg(tls_reload(server.tls, &error), "%s", error.message);
     assert_serves(&server, "CN=second");
     free_maker(&other);
@@ -325,11 +257,11 @@ START_TEST(test_connections_keep_the_pair_they_began_with)
     struct server server = {0};
     struct tls_error error = {""};
     unsigned count;
-    write_pair("first");
+    write_pair("first", certificate_path, key_path);
     start(&server);
     struct client open = connect_to(&server, "NORMAL"), silent = connect_to(&server, "NORMAL");
     ck_assert_int_eq(shake_hands(&open), 0);
-    write_pair("second");
+    write_pair("second", certificate_path, key_path);
     ck_assert_msg(tls_reload(server.tls, &error), "%s", error.message);
     ck_assert_msg(tls_reload(server.tls, &error), "%s", error.message);
     assert_answers(&open);
@@ -349,9 +281,9 @@ START_TEST(test_chain_is_served_whole)
     unsigned count;
     struct maker issuer = make_certificate("issuer", -1, 30, NULL);
     struct maker leaf = make_certificate("leaf", -1, 30, &issuer);
-    write_certificate(&leaf, "w");
-    write_certificate(&issuer, "a");
-    write_key(&leaf);
+    write_certificate(&leaf, certificate_path, "w");
+    write_certificate(&issuer, certificate_path, "a");
+    write_key(&leaf, key_path);
     start(&server);
     struct client client = connect_to(&server, "NORMAL");
     ck_assert_int_eq(shake_hands(&client), 0);
@@ -376,7 +308,7 @@ START_TEST(test_protocol_is_at_least_tls_1_2)
         {"NORMAL:-VERS-ALL:+VERS-TLS1.2:-CIPHER-ALL:+AES-128-CBC:+AES-256-CBC", false},
     };
     struct server server = {0};
-    write_pair("first");
+    write_pair("first", certificate_path, key_path);
     start(&server);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct client client = connect_to(&server, cases[i].priorities);
@@ -395,7 +327,7 @@ START_TEST(test_errors_name_the_file_and_what_is_wrong)
     static char large[(1 << 20) + 1];
     struct maker other = make_certificate("other", -1, 30, NULL);
     assert_refused(certificate_path, "No such file");
-    write_certificate(&other, "w");
+    write_certificate(&other, certificate_path, "w");
     assert_refused(key_path, "No such file");
     write_text(key_path, "w", "", 0);
     assert_refused(key_path, "no private key in PEM");
@@ -405,17 +337,17 @@ START_TEST(test_errors_name_the_file_and_what_is_wrong)
     rmdir(key_path);
     write_text(key_path, "w", large, sizeof large);
     assert_refused(key_path, "more than 1 MiB");
-    write_pair("first");
+    write_pair("first", certificate_path, key_path);
     write_text(certificate_path, "w", "", 0);
     assert_refused(certificate_path, "no certificate in PEM");
     write_text(certificate_path, "w", no_pem, sizeof no_pem - 1);
     assert_refused(certificate_path, "not a certificate in PEM");
-    write_key(&other);
+    write_key(&other, key_path);
     rename(key_path, certificate_path);
-    write_key(&other);
+    write_key(&other, key_path);
     assert_refused(certificate_path, "no certificate in PEM");
-    write_pair("first");
-    write_key(&other);
+    write_pair("first", certificate_path, key_path);
+    write_key(&other, key_path);
     assert_refused(key_path, "does not belong to the certificate");
     free_maker(&other);
 }
@@ -425,9 +357,9 @@ START_TEST(test_chain_begins_with_the_leaf)
 {
     struct maker issuer = make_certificate("issuer", -1, 30, NULL);
     struct maker leaf = make_certificate("leaf", -1, 30, &issuer);
-    write_certificate(&issuer, "w");
-    write_certificate(&leaf, "a");
-    write_key(&leaf);
+    write_certificate(&issuer, certificate_path, "w");
+    write_certificate(&leaf, certificate_path, "a");
+    write_key(&leaf, key_path);
     assert_refused(certificate_path, "out of order");
     free_maker(&issuer);
     free_maker(&leaf);
@@ -439,7 +371,7 @@ START_TEST(test_encrypted_key_is_refused)
     char pem[PEM_BYTES];
     size_t length = sizeof pem;
     struct maker made = make_certificate("first", -1, 30, NULL);
-    write_certificate(&made, "w");
+    write_certificate(&made, certificate_path, "w");
     ck_assert_int_ge(gnutls_x509_privkey_export_pkcs8(made.key, GNUTLS_X509_FMT_PEM, "secret", GNUTLS_PKCS_PBES2_AES_128,
                                                       pem, &length), 0);
     write_text(key_path, "w", pem, length);
@@ -457,8 +389,8 @@ START_TEST(test_dates_are_only_warned_of)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct tls_status status;
         struct maker made = make_certificate("first", cases[i].from, cases[i].until, NULL);
-        write_certificate(&made, "w");
-        write_key(&made);
+        write_certificate(&made, certificate_path, "w");
+        write_key(&made, key_path);
         struct tls *tls = create();
         tls_status(tls, &status);
         ck_assert_str_eq(status.subject, "CN=first");

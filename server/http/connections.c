@@ -6,7 +6,8 @@
  *
  *   LINE, HEADER, BODY  libmicrohttpd writes nothing in these states, so the sweep sends a complete 408 itself, closes
  *                       the sending side, and gives the client a second to read it (state CUT) before it shuts the
- *                       socket down; with TLS, where it cannot, it only does the last;
+ *                       socket down; with TLS, where it cannot, it only does the last (in LINE there may be no request
+ *                       at all, only a handshake);
  *   IDLE, REPLY         shut down: there is nobody to tell, or nobody who listens;
  *   WORK                has no deadline here: the job has one.
  *
@@ -57,6 +58,7 @@ struct connection {
     uint64_t received;             /* bytes in all, to the end of the last request */
     struct tls_pair *pair; /* NULL: not TLS */
     bool linger;
+    bool left;                     /* the client has closed its side, at the last look */
     struct network network;
     bool cut_in_line;              /* before there was a request */
     char peer[INET6_ADDRSTRLEN + 8];
@@ -76,6 +78,8 @@ struct connections {
     int64_t drain_since_us; /* 0: not draining */
     struct lingering lingering[MAX_LINGERING];
     size_t lingering_count;
+    struct pollfd *polled; /* the sweep's [polled_room] */
+    size_t polled_room;
 };
 
 struct connections *connections_create(const struct connection_limits *limits)
@@ -95,6 +99,7 @@ void connections_free(struct connections *connections)
     for (size_t i = 0; i < connections->lingering_count; i++)
         close(connections->lingering[i].fd);
     pthread_mutex_destroy(&connections->mutex);
+    free(connections->polled);
     free(connections);
 }
 
@@ -105,16 +110,29 @@ void connections_set_limits(struct connections *connections, const struct connec
     pthread_mutex_unlock(&connections->mutex);
 }
 
+/* AF_INET or AF_INET6, and the address in *bytes; 0: neither. A socket of both kinds tells 192.0.2.1 as
+ * ::ffff:192.0.2.1. */
+static int address_of(const struct sockaddr *peer, const unsigned char **bytes)
+{
+    if (peer && peer->sa_family == AF_INET) {
+        *bytes = (const void *)&((const struct sockaddr_in *)(const void *)peer)->sin_addr;
+        return AF_INET;
+    }
+    if (!peer || peer->sa_family != AF_INET6)
+        return 0;
+    const struct in6_addr *v6 = &((const struct sockaddr_in6 *)(const void *)peer)->sin6_addr;
+    const bool mapped = IN6_IS_ADDR_V4MAPPED(v6);
+    *bytes = v6->s6_addr + (mapped ? 12 : 0);
+    return mapped ? AF_INET : AF_INET6;
+}
+
 static struct network network_of(const struct sockaddr *peer)
 {
     struct network network = {0};
-    if (peer && peer->sa_family == AF_INET)
-        memcpy(network.address, &((const struct sockaddr_in *)(const void *)peer)->sin_addr, 4);
-    else if (peer && peer->sa_family == AF_INET6)
-        memcpy(network.address, &((const struct sockaddr_in6 *)(const void *)peer)->sin6_addr, 8);
-    else
-        return network;
-    network.family = peer->sa_family;
+    const unsigned char *bytes;
+    network.family = address_of(peer, &bytes);
+    if (network.family)
+        memcpy(network.address, bytes, network.family == AF_INET ? 4 : 8);
     return network;
 }
 
@@ -133,12 +151,9 @@ bool connections_admit(struct connections *connections, const struct sockaddr *p
 
 static void describe_peer(struct connection *connection, const struct sockaddr *peer)
 {
-    const void *address = NULL;
-    if (peer && peer->sa_family == AF_INET)
-        address = &((const struct sockaddr_in *)(const void *)peer)->sin_addr;
-    else if (peer && peer->sa_family == AF_INET6)
-        address = &((const struct sockaddr_in6 *)(const void *)peer)->sin6_addr;
-    if (!address || !inet_ntop(peer->sa_family, address, connection->peer, INET6_ADDRSTRLEN))
+    const unsigned char *bytes;
+    const int family = address_of(peer, &bytes);
+    if (!family || !inet_ntop(family, bytes, connection->peer, INET6_ADDRSTRLEN))
         snprintf(connection->peer, sizeof connection->peer, "-");
 }
 
@@ -210,13 +225,18 @@ const char *connection_peer(const struct connection *connection)
     return connection->peer;
 }
 
-/* 0 where the kernel does not tell. */
-static uint64_t bytes_received(const struct connection *connection)
+/* Zeros where the kernel does not tell. */
+static struct tcp_info look_at(const struct connection *connection)
 {
     struct tcp_info info = {0};
     socklen_t size = sizeof info;
     getsockopt(connection->fd, IPPROTO_TCP, TCP_INFO, &info, &size);
-    return info.tcpi_bytes_received;
+    return info;
+}
+
+static uint64_t bytes_received(const struct connection *connection)
+{
+    return look_at(connection).tcpi_bytes_received;
 }
 
 static void set_state(const struct connection_limits *limits, struct connection *connection,
@@ -297,12 +317,29 @@ static void answer_408(struct connection *connection, int64_t now_us)
     connection->deadline_us = now_us + CUT_LINGER_US;
 }
 
+/* A TLS connection, into which only libmicrohttpd can write. */
+static void cut_silently(struct connection *connection, int64_t now_us)
+{
+    shutdown(connection->fd, SHUT_RDWR);
+    if (connection->state == CONNECTION_HEADER || connection->state == CONNECTION_BODY)
+        connection->state = CONNECTION_CUT;
+    connection->deadline_us = now_us + CUT_LINGER_US;
+}
+
+/* Without a request, as far as one can see: the bytes of a TLS connection may have been its handshake. */
+static bool is_idle(const struct connection *connection)
+{
+    if (connection->state == CONNECTION_LINE && connection->pair)
+        return (int64_t)look_at(connection).tcpi_last_data_recv * 1000 >= DRAIN_IDLE_US;
+    return connection->state == CONNECTION_IDLE;
+}
+
 /* Idle for a while since the drain began or since the last reply, with nothing waiting to be read. */
 static bool is_drained(const struct connections *connections, const struct connection *connection, int64_t now_us)
 {
     int64_t since = connection->since_us;
     int unread = 0;
-    if (!connections->drain_since_us || connection->state != CONNECTION_IDLE)
+    if (!connections->drain_since_us || !is_idle(connection))
         return false;
     if (since < connections->drain_since_us)
         since = connections->drain_since_us;
@@ -313,24 +350,25 @@ static bool is_drained(const struct connections *connections, const struct conne
  * while it read the last bytes, and would wait for more until the deadline. */
 static bool is_deserted(const struct connection *connection)
 {
-    struct pollfd client = {.fd = connection->fd, .events = POLLRDHUP};
     int unread = 0;
     if (connection->state == CONNECTION_WORK || connection->state == CONNECTION_REPLY ||
         connection->state == CONNECTION_CUT)
         return false;
-    return poll(&client, 1, 0) > 0 && (client.revents & (POLLRDHUP | POLLHUP | POLLERR)) &&
-           ioctl(connection->fd, FIONREAD, &unread) == 0 && unread == 0;
+    return connection->left && ioctl(connection->fd, FIONREAD, &unread) == 0 && unread == 0;
 }
 
 static void sweep_one(const struct connections *connections, struct connection *connection, int64_t now_us)
 {
     if (connection->state == CONNECTION_IDLE && bytes_received(connection) > connection->received)
         set_state(&connections->limits, connection, CONNECTION_LINE, now_us);
-    bool late = now_us >= connection->deadline_us && connection->state != CONNECTION_WORK;
+    const bool late = now_us >= connection->deadline_us && connection->state != CONNECTION_WORK;
+    const bool receiving = connection->state == CONNECTION_LINE || connection->state == CONNECTION_HEADER ||
+                           connection->state == CONNECTION_BODY;
     if (is_deserted(connection))
         shutdown(connection->fd, SHUT_RDWR);
-    else if (late && !connection->pair && (connection->state == CONNECTION_LINE || connection->state == CONNECTION_HEADER ||
-                      connection->state == CONNECTION_BODY))
+    else if (late && receiving && connection->pair)
+        cut_silently(connection, now_us);
+    else if (late && receiving)
         answer_408(connection, now_us);
     else if (late || is_drained(connections, connection, now_us))
         shutdown(connection->fd, SHUT_RDWR);
@@ -363,12 +401,34 @@ static void sweep_lingering(struct connections *connections, int64_t now_us)
     }
 }
 
+/* One look at all connections: a thousand slow clients are not to cost a thousand system calls each time. */
+static void look_who_left(struct connections *connections)
+{
+    size_t count = 0;
+    if (connections->polled_room < connections->count) {
+        const size_t room = 2 * connections->count;
+        struct pollfd *polled = reallocarray(connections->polled, room, sizeof *polled);
+        if (!polled)
+            return;
+        connections->polled = polled;
+        connections->polled_room = room;
+    }
+    for (const struct connection *at = connections->first; at; at = at->next)
+        connections->polled[count++] = (struct pollfd){.fd = at->fd, .events = POLLRDHUP};
+    if (poll(connections->polled, count, 0) < 0)
+        return;
+    count = 0;
+    for (struct connection *at = connections->first; at; at = at->next)
+        at->left = connections->polled[count++].revents & (POLLRDHUP | POLLHUP | POLLERR);
+}
+
 void connections_sweep(struct connections *connections, bool draining)
 {
     pthread_mutex_lock(&connections->mutex);
     int64_t now_us = job_clock_us();
     if (draining && !connections->drain_since_us)
         connections->drain_since_us = now_us;
+    look_who_left(connections);
     for (struct connection *at = connections->first; at; at = at->next)
         sweep_one(connections, at, now_us);
     sweep_lingering(connections, now_us);

@@ -17,8 +17,8 @@
  * resume can never come first.
  *
  * libmicrohttpd closes a connection whose request is refused in the first call. That is right for broken framing, for a
- * body that is too large and for Expect: 100-continue (which then never gets its 100); any other refusal waits until
- * the body has been read and thrown away, and the connection lives on.
+ * body that is too large, for Expect: 100-continue (which then never gets its 100) and for more than a little from whoever
+ * may not ask; any other refusal waits until the body has been read and thrown away, and the connection lives on.
  */
 #include "server/http/exchange.h"
 
@@ -188,7 +188,6 @@ static void add_number(struct MHD_Response *response, const char *name, size_t n
 static void add_cors(const struct request *request, struct MHD_Response *response)
 {
     MHD_add_response_header(response, "Access-Control-Allow-Origin", request->origin);
-    MHD_add_response_header(response, "Vary", "Origin");
     if (strcmp(request->method, "OPTIONS") == 0) {
         MHD_add_response_header(response, "Access-Control-Allow-Methods", request->allow ? request->allow : "GET");
         MHD_add_response_header(response, "Access-Control-Allow-Headers",
@@ -217,6 +216,8 @@ static void add_headers(const struct request *request, struct MHD_Response *resp
         MHD_add_response_header(response, "Content-Security-Policy", request->policy);
     if (request->allow)
         MHD_add_response_header(response, "Allow", request->allow);
+    if (*request->settings->config.access.cors_origins) /* so also without an origin, as a cache must know */
+        MHD_add_response_header(response, "Vary", "Origin");
     if (request->origin)
         add_cors(request, response);
     if (request->status == 401)
@@ -225,7 +226,7 @@ static void add_headers(const struct request *request, struct MHD_Response *resp
         add_number(response, "Retry-After", request->retry_after);
     if (request->reply_json_length)
         add_number(response, "Inference-Header-Content-Length", request->reply_json_length);
-    if (request->cache != CACHE_UNUSED)
+    if (request->cache != CACHE_UNUSED && request->status == 200)
         MHD_add_response_header(response, "X-Cache", request->cache == CACHE_HIT ? "hit" : "miss");
     if (atomic_load(&request->service->draining))
         MHD_add_response_header(response, "Connection", "close");
@@ -331,6 +332,15 @@ static void read_header(struct request *request, const char *method)
     trace_read(&request->trace, header(request, "Traceparent"));
 }
 
+/* Whether a refusal goes out before the body comes. */
+static bool refuses_now(const struct request *request, const struct framing *framing)
+{
+    enum { A_LITTLE = 65536 }; /* bytes */
+    const bool stranger = request->problem.status == 401 || request->problem.status == 403;
+    const uint64_t length = request->declared_length, limit = (uint64_t)request->settings->config.limits.max_body_bytes;
+    return framing->expects_continue || (length != UINT64_MAX && length > limit) || (stranger && length > A_LITTLE);
+}
+
 static enum MHD_Result begin(struct request *request, const char *method, const char *url, const char *version)
 {
     struct connections *connections = request->exchange->connections;
@@ -347,9 +357,7 @@ static enum MHD_Result begin(struct request *request, const char *method, const 
     bool now = request->problem.status != 0;
     if (!now)
         routes_admit(request);
-    now = now || walk.framing.expects_continue ||
-          (request->declared_length != UINT64_MAX &&
-           request->declared_length > (uint64_t)request->settings->config.limits.max_body_bytes);
+    now = now || refuses_now(request, &walk.framing);
     request->discard = request->problem.status || request->status || !request->route->takes_images;
     if (!request->problem.status || !now)
         return MHD_YES;

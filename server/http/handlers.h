@@ -68,8 +68,6 @@ enum outcome request_parse_on_worker(struct request *request);
 /* The loader is asked for what the path names; called again when it has done so, writes the reply. */
 enum outcome request_ask_loader(struct request *request, enum loader_wish wish);
 
-/* Takes room in the queue for a job with `images` images, or sets the problem: the queue is full. */
-bool request_reserve(struct request *request, size_t images);
 void request_queue_full(struct request *request);
 /* The most images that the queue could ever take from this request, and the problem of one that has more. */
 size_t request_most_images(const struct request *request);

@@ -25,6 +25,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -140,9 +141,12 @@ static bool open_tcp(struct http *http, const struct config *config, struct http
     return true;
 }
 
-/* A socket that nobody listens on any more is in the way. */
+/* A socket that nobody listens on any more is in the way. Connecting to a file of another kind fails in the same way. */
 static void remove_stale_socket(const struct sockaddr_un *address)
 {
+    struct stat status;
+    if (lstat(address->sun_path, &status) < 0 || !S_ISSOCK(status.st_mode))
+        return;
     const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd >= 0 && connect(fd, (const struct sockaddr *)address, sizeof *address) < 0 && errno == ECONNREFUSED)
         unlink(address->sun_path);

@@ -57,6 +57,7 @@ struct request {
     size_t body_length, body_capacity;
     size_t bytes_in;
     size_t held;               /* of them count as waiting in the queue */
+    size_t room;               /* taken in the queue for images that are not in a job yet */
     bool discard;              /* the body is read but not kept: the answer is already known */
     const char *content_type;  /* in libmicrohttpd's memory, as long as the request; NULL: none */
 

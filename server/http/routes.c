@@ -284,8 +284,8 @@ static void find_model(struct request *request)
         request->wish = LOADER_LOAD;
         break;
     case FOUND_AWAY:
-        problem_set(&request->problem, 503, "model_unloaded", "the model '%s' is not loaded; POST /models/%s/load loads it",
-                    request->load_id, request->load_id);
+        problem_set(&request->problem, 503, "model_unloaded", "the model '%s' is not loaded; %s", request->load_id,
+                    request->settings->config.access.admin ? "POST /models/NAME/load loads it" : "a reload brings it back");
         request->load_id[0] = '\0';
         break;
     case FOUND_NOTHING:
@@ -359,17 +359,21 @@ void request_queue_full(struct request *request)
     problem_set(&request->problem, 429, "queue_full", "the queue is full; retry in %u s", request->retry_after);
 }
 
-bool request_reserve(struct request *request, size_t images)
+/* Takes room in the queue for a job with `images` images, or sets the problem: the queue is full. */
+static bool reserve(struct request *request, size_t images)
 {
-    if (queue_reserve(request->service->queue, images, request->priority))
+    const size_t more = images - request->room;
+    if (queue_reserve(request->service->queue, more, request->priority)) {
+        request->room = 0;
         return true;
+    }
     request_queue_full(request);
     return false;
 }
 
 bool request_make_job(struct request *request, size_t images)
 {
-    if (!request_reserve(request, images))
+    if (!reserve(request, images))
         return false;
     struct job *job = job_create(NULL, 0, images);
     if (!job) {
@@ -381,6 +385,7 @@ bool request_make_job(struct request *request, size_t images)
     job->priority = request->priority;
     job->max_pixels = (size_t)request->settings->config.limits.max_pixels;
     job->accepted_us = job_clock_us();
+    job->waited_ms = request->queue_ms;
     job->deadline_us = request->deadline_us;
     job->owner = request;
     request->job = job;
@@ -397,6 +402,7 @@ enum outcome request_parse_on_worker(struct request *request)
     if (!request_make_job(request, 1))
         return OUTCOME_REPLY;
     request->job->without_image = true;
+    request->job->keep_room = true;
     request->single = true;
     return OUTCOME_WORK;
 }
@@ -477,7 +483,7 @@ static bool job_failed(struct request *request, const struct job *job)
 
 void routes_reply_problem(struct request *request)
 {
-    const bool plain = request->route && request->route->errors == ERRORS_PLAIN;
+    const bool plain = request->route ? request->route->errors == ERRORS_PLAIN : strncmp(request->path, "/v2/", 4) == 0;
     strbuf_release(&request->reply);
     request->status = request->problem.status;
     request->reply_type = "application/json";
@@ -525,12 +531,16 @@ static void keep(struct request *request, const struct job *job)
 }
 
 /* What the body says has been waiting for a worker; OUTCOME_WORK: there is a job now. */
-static enum outcome parse(struct request *request)
+static enum outcome parse(struct request *request, const struct job *job)
 {
     request->single = false;
+    request->queue_ms = job->images[0].queue_ms;
+    request->room = 1; /* of the job that has waited */
     request->route->parse(request);
     if (request->job)
         return OUTCOME_WORK;
+    queue_unreserve(request->service->queue, request->room);
+    request->room = 0;
     settle(request);
     return OUTCOME_REPLY;
 }
@@ -539,7 +549,7 @@ enum outcome routes_finish(struct request *request, const struct job *job)
 {
     const bool failed = job_failed(request, job);
     if (!failed && request->route->parse && job->without_image)
-        return parse(request);
+        return parse(request, job);
     note_for_log(request, job);
     if (!failed)
         request->route->finish(request, job);

@@ -62,12 +62,14 @@ struct job {
     uint8_t *body;               /* owned; NULL once every image is decoded, but with keep_body */
     size_t body_length;
     bool without_image;          /* its one image has no bytes: it waits for its turn, and `done` does the work */
+    bool keep_room;              /* and the room of that image is the owner's from then on, if it did not fail */
     bool want_features, want_distances;
     bool keep_pixels, keep_body; /* `done` wants the images' pixels, their bytes */
     vit_explain explain;
     size_t map_floats;           /* 0 without explanation */
     int client_fd;               /* the suspended connection's socket, open until `done` returns; -1: none */
     int64_t accepted_us, deadline_us; /* CLOCK_MONOTONIC */
+    double waited_ms;            /* before it was accepted, for its body to be read; part of its images' queue_ms */
     void (*done)(struct job *job);    /* on a worker thread, exactly once, when every image is done or failed */
     void *owner;                 /* for done */
 

@@ -1,6 +1,7 @@
 /* model.c - opens a model and warms it up, beside whatever else is running. */
 #include "server/work/model.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -96,6 +97,7 @@ static void model_free(struct model *model)
     free(model->id);
     free(model->name);
     free(model);
+    malloc_trim(0); /* else what it was made of stays with the threads that made it */
 }
 
 static vit_status open_engine(struct model *model, const struct config_model *configured, vit_error *err)

@@ -339,6 +339,13 @@ void queue_dropped(struct queue *queue)
     pthread_mutex_unlock(&queue->mutex);
 }
 
+void queue_kept(struct queue *queue)
+{
+    pthread_mutex_lock(&queue->mutex);
+    queue->decoding--;
+    pthread_mutex_unlock(&queue->mutex);
+}
+
 void queue_record_cost(struct queue *queue, double seconds)
 {
     pthread_mutex_lock(&queue->mutex);

@@ -69,6 +69,8 @@ bool queue_has_work(void *queue);
 void queue_ready(struct queue *queue, struct job_image *image);
 /* The image taken for decoding will not be run. */
 void queue_dropped(struct queue *queue);
+/* Neither will it, but its room stays taken: what is found in it will come in its place. */
+void queue_kept(struct queue *queue);
 
 /* What one image cost a worker, all stages, if it failed or was dropped too; feeds the estimate of queue_retry_after(). */
 void queue_record_cost(struct queue *queue, double seconds);

@@ -158,7 +158,7 @@ static void decode(struct worker *worker, struct job_image *image)
     struct job *job = image->job;
     struct metrics *metrics = worker->pool->metrics;
     int64_t start = job_clock_us();
-    image->queue_ms = (double)(start - job->accepted_us) / 1e3;
+    image->queue_ms = job->waited_ms + (double)(start - job->accepted_us) / 1e3;
     bool usable = !is_stale(image, start);
     if (usable && job->without_image)
         image->state = IMAGE_DONE;
@@ -168,7 +168,7 @@ static void decode(struct worker *worker, struct job_image *image)
     release_bytes(image);
     if (!usable || job->without_image) {
         struct queue *queue = worker->pool->queue;
-        queue_dropped(queue);
+        (usable && job->keep_room ? queue_kept : queue_dropped)(queue);
         finish(image); /* without an image, all the work is here */
         queue_record_cost(queue, (double)(job_clock_us() - start) / 1e6);
         return;

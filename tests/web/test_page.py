@@ -1,6 +1,8 @@
 """The page in a real browser, served by a real vitd. usage: test_page.py VITD [--screenshot FILE.png]"""
 import argparse
 import base64
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -366,6 +368,48 @@ def test_server_gone(browser, page, daemon):
     check("the live figures are marked as old", browser.wait("document.querySelector('#live').classList.contains('stale')"))
 
 
+def test_key(browser, page, folder, vitd):
+    """A server that wants a key, and keeps its figures from this one."""
+    key = "a-key-of-the-test"
+    with open(folder + "/keys", "w", encoding="ascii") as file:
+        file.write(f"infer {hashlib.sha256(key.encode()).hexdigest()} tester\n")
+    with open(folder + "/vitd.json", "w", encoding="utf-8") as file:
+        json.dump({"access": {"keys": "keys"}, "models": [{"name": "vit-tiny-64", "path": MODEL}]}, file)
+    daemon = Server(folder, "keys", [vitd, "serve", "--port", "0", "--config", folder + "/vitd.json"],
+                    r"listening on http://127\.0\.0\.1:(\d+)")
+    try:
+        browser.open(f"http://127.0.0.1:{daemon.port}/")
+        check("a key is asked for", browser.wait("document.querySelector('#entrance').offsetHeight > 0"))
+        check("it can be typed at once, and nobody reads along", page.focus() == "key" and
+              browser.run("return document.querySelector('#key').type") == "password")
+        browser.type("#key", "not-the-key")
+        browser.press("Enter")
+        check("a wrong one is said to be wrong", browser.wait(
+            "document.querySelector('#key-problem').textContent.includes('does not know')"), page.text("#key-problem"))
+        browser.type("#key", key)
+        browser.press("Enter")
+        check("with the right one the page goes on", browser.wait("document.querySelector('#facts').textContent.includes('12 layers')"))
+        check("and asks no more", browser.run("return document.querySelector('#entrance').hidden"))
+        for plate in "filters", "positions":
+            check(f"{plate} are shown with a key", browser.wait(f"document.querySelector('#{plate} img')?.naturalWidth > 0"))
+        check("figures that the key is not for are not shown", browser.wait("document.querySelector('#live').hidden"))
+        browser.type("#file", CAT)
+        check("pictures are classified with a key", page.caption("LeGrad for tabby"), page.text("#status"))
+        command = page.text("#curl")
+        check("the command takes a key, and does not show this one", '-H "Authorization: Bearer $KEY"' in command and
+              key not in command, command)
+        asked = daemon.log().count(" /metrics 403 ")
+        browser.run("return new Promise(done => setTimeout(done, 2500))")
+        check("what is refused is not asked for again", asked == daemon.log().count(" /metrics 403 ") == 1, daemon.log()[-2000:])
+        browser.open(f"http://127.0.0.1:{daemon.port}/")
+        check("the tab keeps the key", browser.wait("document.querySelector('#facts').textContent.includes('12 layers')") and
+              browser.run("return document.querySelector('#entrance').hidden && sessionStorage.length === 1 && !localStorage.length"))
+        check("the key is in no address", not any(key in address for address in browser.requests()))
+    finally:
+        status = daemon.stop()
+    check("vitd with keys ends well", status == 0, status, daemon.log()[-1000:])
+
+
 def take_screenshot(browser, page, url, path):
     browser.open(url)
     browser.wait("document.querySelector('#positions img')?.naturalWidth > 0")
@@ -403,6 +447,7 @@ def main():
         test_large(browser, page)
         test_errors(browser, page)
         test_server_gone(browser, page, daemon)
+        test_key(browser, page, folder, os.path.abspath(options.vitd))
     finally:
         if browser:
             browser.close()
