@@ -16,7 +16,7 @@ allowed() {
     engine/layers) echo "include engine/base engine/math engine/math/kernels" ;;
     engine/arch) echo "include engine/base engine/store engine/layers engine/math engine/math/kernels" ;;
     engine/explain) echo "include engine/base engine/layers" ;;
-    engine/model) echo "include engine/base engine/store engine/arch engine/explain engine/math" ;;
+    engine/model) echo "include engine/base engine/store engine/arch engine/explain engine/math engine/text" ;;
     server) echo "include server/http server/models server/work" ;;
     server/http) echo "include server server/models server/work server/http/web" ;;
     server/http/web) echo "" ;;

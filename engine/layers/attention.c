@@ -1,9 +1,10 @@
 /*
- * attention.c - multi-head self-attention (arXiv 1706.03762, section 3.2) over one image's tokens, within windows of them,
- * or within each of several sequences, a tile of query rows at a time: the probabilities never leave the cache.
+ * attention.c - multi-head self-attention (arXiv 1706.03762, section 3.2) over one image's tokens, within windows of
+ * them, or within each of several sequences, a tile of query rows at a time: the probabilities never leave the cache.
  *
- * Keys and values of each head are packed once (all tokens: by the heads' threads; a window or a sequence: by the thread that
- * has it). Then every tile of a head, or with mixing every tile of all heads, or every window or sequence, is one thread's.
+ * Keys and values of each head are packed once (all tokens: by the heads' threads; a window or a sequence: by the
+ * thread that has it). Then every tile of a head, or with mixing every tile of all heads, or every window or sequence,
+ * is one thread's.
  */
 #include <string.h>
 

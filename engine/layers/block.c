@@ -14,8 +14,8 @@ static void keep_values(const struct block_tape *tape, const float *qkv, size_t 
 }
 
 /* From the attention's result in scratch->normed [rows, C] to the block's, x [rows, C]. */
-static void finish(const struct block *block, const struct compute *compute, const struct block_scratch *scratch, float *x,
-                   size_t rows, const struct block_tape *tape)
+static void finish(const struct block *block, const struct compute *compute, const struct block_scratch *scratch,
+                   float *x, size_t rows, const struct block_tape *tape)
 {
     const size_t width = block->proj.in;
     linear_add(&block->proj, compute, x, scratch->normed, rows);
@@ -53,8 +53,8 @@ static void keep_ends(float *x, const struct sequences *sequences, size_t width)
         memmove(x + i * width, x + (sequences->starts[i + 1] - 1) * width, width * sizeof *x);
 }
 
-void block_forward_sequences(const struct block *block, const struct compute *compute, const struct block_scratch *scratch,
-                             float *x, const struct sequences *sequences)
+void block_forward_sequences(const struct block *block, const struct compute *compute,
+                             const struct block_scratch *scratch, float *x, const struct sequences *sequences)
 {
     const size_t width = block->proj.in, tokens = sequences->starts[sequences->count];
     norm_forward(&block->norm1, compute, scratch->normed, x, tokens, width);

@@ -146,8 +146,8 @@ void attention_forward(const struct attention *attention, const struct compute *
                        const float *qkv, size_t tokens, size_t wanted, size_t width, size_t layer,
                        const struct observer *observer);
 
-/* out [T, C] from qkv [T, 3*C] of all the sequences' tokens, T = starts[count]; with ends_only the other rows of out are left
- * as they are. A sequence's result depends on its tokens alone. Scratch: for the longest of them. */
+/* out [T, C] from qkv [T, 3*C] of all the sequences' tokens, T = starts[count]; with ends_only the other rows of out
+ * are left as they are. A sequence's result depends on its tokens alone. Scratch: for the longest of them. */
 void attention_sequences(const struct attention *attention, const struct compute *compute, float *out, const float *qkv,
                          const struct sequences *sequences, size_t width);
 size_t attention_sequence_scratch(const struct attention *attention, size_t longest, size_t width);
@@ -160,11 +160,11 @@ size_t attention_rows(const struct attention *attention, size_t tokens);
 void block_forward(const struct block *block, const struct compute *compute, const struct block_scratch *scratch,
                    float *x, size_t tokens, size_t wanted, size_t layer, const struct observer *observer);
 
-/* In place on the tokens of several sequences, x [T, C], T = starts[count]: all but attention runs over all of them at once,
- * and a sequence's result depends on its tokens alone where the block's products are packed. With ends_only x becomes the
- * last token of each, [count, C]. */
-void block_forward_sequences(const struct block *block, const struct compute *compute, const struct block_scratch *scratch,
-                             float *x, const struct sequences *sequences);
+/* In place on the tokens of several sequences, x [T, C], T = starts[count]: all but attention runs over all of them at
+ * once, and a sequence's result depends on its tokens alone where the block's products are packed. With ends_only x
+ * becomes the last token of each, [count, C]. */
+void block_forward_sequences(const struct block *block, const struct compute *compute,
+                             const struct block_scratch *scratch, float *x, const struct sequences *sequences);
 
 /* The gradient of a score with respect to the block's attention probabilities, shown to observer->attention head by
  * head. mean_gradient [C]: the score's gradient with respect to the block's result averaged over the tokens (tape->mean).
