@@ -19,7 +19,7 @@ ISA        :=
 # make V=1 shows whole commands
 Q          := $(if $(V),,@)
 
-ENGINE_PKGS := openblas libcjson libjpeg zlib
+ENGINE_PKGS := openblas libcjson libjpeg zlib libutf8proc
 SERVER_PKGS := libmicrohttpd gnutls
 TEST_PKGS   := check libcurl
 pkg          = $(shell pkg-config $(1) $(2) 2>/dev/null)
@@ -91,7 +91,7 @@ $(BUILD)/vitd: $(SERVER_OBJ) $(BUILD)/libvit.a
 # ---- packages ----
 
 DEB_BUILD := gcc make libc6-dev pkg-config libmicrohttpd-dev libcjson-dev libopenblas-dev libstb-dev \
-             libjpeg62-turbo-dev zlib1g-dev libgnutls28-dev
+             libjpeg62-turbo-dev zlib1g-dev libutf8proc-dev libgnutls28-dev
 DEB_TEST  := check libcurl4-openssl-dev
 DEB_SYSTEMD := systemd libseccomp-dev util-linux curl man-db
 DEB_WEB   := chromium chromium-driver python3

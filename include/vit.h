@@ -1,5 +1,5 @@
 /*
- * vit.h - the whole public API of libvit: open a model folder, run batches of images, explain results.
+ * vit.h - the whole public API of libvit: open a model folder, run batches of images, embed texts, explain results.
  *
  *     vit_model    what was learned: weights, labels, preprocessing. Immutable once opened; any number of
  *                  threads may use one model at the same time.
@@ -13,7 +13,7 @@
  * one thread per call: set OPENBLAS_NUM_THREADS=1 before the process starts, or call vit_blas_init() first.
  *
  * Legend used in every comment: B batch, T tokens, C width, NH heads, HD head width, L layers, P patch,
- * N classes, H and W the input's height and width in pixels, gh x gw the grid of patches.
+ * N classes, D the embedding's width, H and W the input's height and width in pixels, gh x gw the grid of patches.
  */
 #ifndef VIT_H
 #define VIT_H
@@ -58,8 +58,13 @@ typedef struct vit_model_info {
     bool class_token;                 /* the first of them is a class token */
     size_t layers, width, heads, mlp_width;
     const vit_layer_info *layer_info; /* [layers]; where layers differ, the sizes above are the last one's */
-    size_t classes;
-    size_t embedding_width; /* floats in vit_item.features */
+    size_t classes;         /* 0 for a model with a text tower: any texts are its classes */
+    size_t embedding_width; /* D: floats in vit_item.features */
+    bool text;              /* it has a text tower, see vit_session_encode_texts(); else the next six are 0 */
+    size_t context_length;  /* the tokens of a text that it reads, those of start and end included */
+    size_t vocabulary;      /* different tokens */
+    size_t text_layers, text_width, text_heads;
+    float logit_scale;      /* a logit is that many times the cosine of image and text */
     uint64_t parameters;    /* numbers in the tensors the model uses */
     unsigned explanations; /* bits 1 << vit_attention: the maps it can give */
     bool filters, positions; /* whether vit_model_filters() and vit_model_positions() are defined for it */
@@ -110,6 +115,8 @@ enum { VIT_MAX_TARGETS = 16 };
  *            norm of the mean over the tokens that leave the layer; the layer's map is max(0, ds/dA) of its attention
  *            probabilities A, averaged over heads and query tokens. By default the layers' (or the last_layers') maps
  *            are added and scaled to [0, 1]; with a layer (or VIT_ALL) they are that layer's (each layer's) as they are.
+ *            A model with a text tower takes texts for targets: s is the cosine of a text's embedding with that of the
+ *            mean token, the projection of its final norm.
  */
 typedef struct vit_explain {
     vit_attention method;
@@ -117,7 +124,9 @@ typedef struct vit_explain {
     int head;           /* 0 .. NH-1, VIT_HEAD_MEAN or VIT_ALL; raw */
     size_t last_layers; /* legrad's sum: the last 1 .. L; 0: all */
     size_t targets[VIT_MAX_TARGETS]; /* legrad: classes */
-    size_t target_count;             /* 0: the image's top class */
+    size_t target_count;             /* 0: the image's top class, where there are classes */
+    const float *target_vectors;     /* [target_count, D] legrad of a model with a text tower: the embeddings of texts,
+                                        as vit_session_encode_texts() gives them, in place of classes; else NULL */
 } vit_explain;
 
 /* A map is float [targets, layers, heads, gh, gw]; what is not asked for in the plural counts 1. */
@@ -127,8 +136,8 @@ typedef struct vit_map_shape {
     size_t floats; /* the product of all */
 } vit_map_shape;
 
-/* VIT_ERR_ARGUMENT: no such layer, head or class, or one that the method does not take. VIT_ERR_UNSUPPORTED: the model
- * has no such map (see vit_model_info.explanations). */
+/* VIT_ERR_ARGUMENT: no such layer, head or class, or one that the method does not take, or no text where one is needed.
+ * VIT_ERR_UNSUPPORTED: the model has no such map (see vit_model_info.explanations). */
 vit_status vit_explain_shape(const vit_model *model, const vit_explain *explain, vit_map_shape *shape, vit_error *err);
 
 /* "none", "raw", "rollout", "legrad". */
@@ -139,8 +148,9 @@ const char *vit_attention_name(vit_attention method);
 /* One image of a batch. The buffers are the caller's. */
 typedef struct vit_item {
     const float *pixels;        /* [3, H, W] as vit_preprocess_apply() gives them */
-    float *logits;              /* [N] out */
-    float *features;            /* [embedding_width] out: what the head sees; NULL if not wanted */
+    float *logits;              /* [N] out; NULL where there are no classes */
+    float *features;            /* [D] out: what the head sees; NULL if not wanted. Where there are no classes: the
+                                   image's embedding, of unit length; never NULL */
     const vit_explain *explain; /* NULL: no explanation */
     float *map;                 /* out, when explain is given; see vit_map_shape */
     float *distances;           /* [L, NH] out: how far from its query a head attends, in pixels; NULL if not wanted */
@@ -157,14 +167,31 @@ size_t vit_model_bytes(const vit_model *model);
 size_t vit_session_bytes(const vit_session *session);
 
 /* Runs `count` (1 .. max_batch) images. An image's results are bit-identical whatever else is in the batch and
- * however large it is. VIT_ERR_ARGUMENT: count out of range. An explanation that vit_explain_shape() refuses, with
- * its status: no image is run. VIT_ERR_FORMAT: the model gives an image a logit that is not finite; the other images have their
- * results, and each image's status says which it is.
+ * however large it is. VIT_ERR_ARGUMENT: count out of range, or no room for an embedding. An explanation that
+ * vit_explain_shape() refuses, with its status: no image is run. VIT_ERR_FORMAT: the model gives an image a logit, or
+ * an embedding, that is not finite; the other images have their results, and each image's status says which it is.
  *
  * distances: for each layer and head the distance between the centres of two patches, averaged over all query patches
  * and, with the attention as weight, over the key patches; prefix tokens are left out and the rows normalised
  * (arXiv 2010.11929, figure 7; arXiv 2108.08810, section 4). Needs info->distances. */
 vit_status vit_session_run(vit_session *session, const vit_item *items, size_t count, vit_error *err);
+
+/*
+ * Embeds any number of texts, UTF-8 and zero-terminated: embeddings [count, D], each of unit length. Of a text with
+ * more tokens than the model's context_length the first are read. An embedding is bit-identical whatever else is in the
+ * call, and however many texts there are: they run in chunks of the session's memory, on its team.
+ *
+ * statuses [count], or NULL: whether each text has its embedding; a text without one does not keep others from theirs.
+ * The result is the first failure that is found, and names the text's index. VIT_ERR_ARGUMENT: it is not UTF-8, holds
+ * nothing but white space, or is far too long. VIT_ERR_FORMAT: the model gives an embedding that is not finite.
+ * VIT_ERR_NO_MEMORY. VIT_ERR_UNSUPPORTED: the model has no text tower.
+ */
+vit_status vit_session_encode_texts(vit_session *session, const char *const *texts, size_t count, float *embeddings,
+                                    vit_status *statuses, vit_error *err);
+
+/* logits [count] = logit_scale times the products of an image's embedding [D] with those of texts [count, D], of a
+ * model with a text tower. A text's logit does not depend on the others. */
+void vit_text_logits(const vit_model *model, const float *image, const float *texts, size_t count, float *logits);
 
 /* Threads that a run may use besides the caller's own. run() calls part(argument, index, scratch) once for each
  * index < parts, on any of them, and returns when all calls have returned. scratch: vit_model_scratch() bytes, 64-byte
@@ -200,6 +227,9 @@ const char *vit_stage_name(vit_stage stage);
  * and, if seconds [VIT_STAGE_COUNT] is not NULL, how long each stage took. Without it the products are left out, and the
  * pass is as quick as it can be. */
 vit_status vit_session_profile(vit_session *session, size_t count, double *flops, double *seconds, vit_error *err);
+/* The same of texts, which are embedded as vit_session_encode_texts() does it. */
+vit_status vit_session_profile_texts(vit_session *session, const char *const *texts, size_t count, double *flops,
+                                     double *seconds, vit_error *err);
 
 /* ---- inside the model: what its weights show without an image ---- */
 

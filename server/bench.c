@@ -108,7 +108,7 @@ static bool measure_way(const struct bench *bench, cJSON *runs, vit_dtype dtype,
 static bool measure_stages(struct bench *bench, cJSON *json)
 {
     double seconds[VIT_STAGE_COUNT], whole = 0;
-    if (!bench_profile(bench->model, &bench->flops, seconds))
+    if (!bench_profile(bench->model, NULL, &bench->flops, seconds))
         return false;
     cJSON *stages = cJSON_AddObjectToObject(json, "stages_ms");
     for (int stage = 0; stage < VIT_STAGE_COUNT; stage++) {
@@ -122,10 +122,16 @@ static bool measure_stages(struct bench *bench, cJSON *json)
     return true;
 }
 
+static size_t thread_count(const struct bench *bench)
+{
+    const struct config *config = &bench->cli->config;
+    return (size_t)(config->threads > 0 ? config->threads : config_cpu_count());
+}
+
 static bool measure_speeds(struct bench *bench, cJSON *json, vit_dtype dtype)
 {
     const struct config *config = &bench->cli->config;
-    const size_t all = (size_t)(config->threads > 0 ? config->threads : config_cpu_count());
+    const size_t all = thread_count(bench);
     const size_t batch = (size_t)config->batching.max_batch_size;
     cJSON *runs = cJSON_AddArrayToObject(json, "runs");
     bool good = measure_way(bench, runs, dtype, 1, 1, false);
@@ -143,7 +149,7 @@ static bool measure_uploads(const struct bench *bench, cJSON *json)
     const struct config *config = &bench->cli->config;
     const struct bench_image image = {bench->image, bench->image_length, (size_t)config->limits.max_pixels,
                                       config->models[0].draft};
-    const size_t all = (size_t)(config->threads > 0 ? config->threads : config_cpu_count());
+    const size_t all = thread_count(bench);
     cJSON *uploads = cJSON_AddArrayToObject(json, "decode_and_forward");
     for (size_t threads = 1; bench->image != NULL && threads <= all; threads += all > 1 ? all - 1 : 1) {
         const struct bench_way way = {.threads = threads, .batch = 1, .image = &image};
@@ -192,6 +198,8 @@ static bool measure_dtype(struct bench *bench, vit_dtype dtype, cJSON *dtypes)
         puts("dtype  threads  batch           ms per image   images/s   GFLOP/s  of peak");
         good = measure_speeds(bench, json, dtype) && measure_uploads(bench, json);
     }
+    if (good && info_of(bench)->text)
+        good = bench_text_tower(bench->model, thread_count(bench), bench->peaks[dtype], json);
     if (good && dtype == VIT_DTYPE_FP32 && !bench->cli->dtype_given)
         good = bench_explanations(bench->model, json);
     vit_model_free(bench->model);

@@ -9,17 +9,20 @@ enum { KINDS = 5, MATES = 4, ROUNDS = 25, LEAST_ROUNDS = 3, SECONDS = 6 };
 struct trial {
     vit_session *session;
     float *pixels, *logits, *map; /* [3, H, W], [MATES, N], [L*NH*gh*gw] */
-    size_t classes;
+    float *embeddings, *text;     /* [MATES, D], and a text's [D]: of a model without classes, else NULL */
+    size_t classes, width;
     vit_error err;
 };
 
 /* One image, with the explanation of this kind; the last kind is the attention distances. */
 static vit_status run_kind(struct trial *trial, int kind, double *seconds)
 {
-    const vit_explain explain = {
-        .method = (vit_attention)kind, .layer = VIT_LAYER_DEFAULT, .head = VIT_HEAD_MEAN};
+    const bool words = kind == VIT_ATTENTION_LEGRAD && trial->classes == 0;
+    const vit_explain explain = {.method = (vit_attention)kind, .layer = VIT_LAYER_DEFAULT, .head = VIT_HEAD_MEAN,
+                                 .target_count = words ? 1 : 0, .target_vectors = words ? trial->text : NULL};
     const bool map = kind > 0 && kind < VIT_ATTENTION_COUNT;
-    const vit_item item = {.pixels = trial->pixels, .logits = trial->logits, .explain = map ? &explain : NULL,
+    const vit_item item = {.pixels = trial->pixels, .logits = trial->logits, .features = trial->embeddings,
+                           .explain = map ? &explain : NULL,
                            .map = trial->map, .distances = kind == VIT_ATTENTION_COUNT ? trial->map : NULL};
     const double start = bench_now();
     vit_status status = vit_session_run(trial->session, &item, 1, &trial->err);
@@ -33,7 +36,8 @@ static vit_status run_mates(struct trial *trial, bool mixed, double *seconds)
     vit_item items[MATES];
     double ignored;
     for (size_t i = 0; i < MATES; i++)
-        items[i] = (vit_item){.pixels = trial->pixels, .logits = trial->logits + i * trial->classes};
+        items[i] = (vit_item){.pixels = trial->pixels, .logits = trial->logits + i * trial->classes,
+                              .features = trial->classes == 0 ? trial->embeddings + i * trial->width : NULL};
     const double start = bench_now();
     vit_status status = vit_session_run(trial->session, items, MATES, &trial->err);
     *seconds = bench_now() - start;
@@ -99,16 +103,21 @@ bool bench_explanations(const vit_model *model, cJSON *json)
     const size_t grid = info->grid_height * info->grid_width, heads = info->layers * info->heads;
     if (info->explanations == 0)
         return true;
-    struct trial trial = {.classes = info->classes};
+    struct trial trial = {.classes = info->classes, .width = info->embedding_width};
     trial.pixels = calloc(floats, sizeof *trial.pixels);
-    trial.logits = calloc(MATES * info->classes, sizeof *trial.logits);
+    trial.logits = calloc(MATES * info->classes + 1, sizeof *trial.logits);
+    trial.embeddings = info->classes == 0 ? calloc(MATES * trial.width, sizeof *trial.embeddings) : NULL;
+    trial.text = info->classes == 0 ? calloc(trial.width, sizeof *trial.text) : NULL;
     trial.map = calloc(grid > heads ? grid : heads, sizeof *trial.map);
     vit_status status = VIT_ERR_NO_MEMORY;
     snprintf(trial.err.message, sizeof trial.err.message, "out of memory");
-    if (trial.pixels != NULL && trial.logits != NULL && trial.map != NULL)
+    if (trial.pixels != NULL && trial.logits != NULL && trial.map != NULL &&
+        (info->classes > 0 || (trial.embeddings != NULL && trial.text != NULL)))
         status = vit_session_create(&trial.session, model, MATES, &trial.err);
     for (size_t i = 0; status == VIT_OK && i < floats; i++)
         trial.pixels[i] = (float)(i * 7919 % 1000) / 500 - 1;
+    if (trial.text != NULL)
+        trial.text[0] = 1; /* any of unit length */
     if (status == VIT_OK)
         status = measure(&trial, info, json);
     if (status != VIT_OK)
@@ -116,6 +125,8 @@ bool bench_explanations(const vit_model *model, cJSON *json)
     vit_session_free(trial.session);
     free(trial.pixels);
     free(trial.logits);
+    free(trial.embeddings);
+    free(trial.text);
     free(trial.map);
     return status == VIT_OK;
 }

@@ -12,7 +12,7 @@
 #include "server/bench.h"
 #include "server/work/team.h"
 
-enum { MIN_RUNS = 5, MAX_RUNS = 400, PROFILES = 7 };
+enum { MIN_RUNS = 5, MAX_RUNS = 400, PROFILES = 7, TEXT_PROFILES = 2 };
 static const double run_seconds = 1.5; /* per figure */
 
 /* What one thread measures. */
@@ -27,7 +27,7 @@ struct task {
     vit_error err;
 
     vit_session *session;
-    float *pixels, *logits;
+    float *pixels, *logits, *embeddings; /* [batch] of each, or embeddings of texts */
     vit_item *items;
 };
 
@@ -77,7 +77,10 @@ static vit_status run_once(struct task *task, double *seconds)
     vit_status status = VIT_OK;
     for (size_t i = 0; task->way->image != NULL && i < task->way->batch && status == VIT_OK; i++)
         status = prepare_image(task, task->pixels + i * image_floats(task->model));
-    if (status == VIT_OK)
+    if (status == VIT_OK && task->way->texts != NULL)
+        status = vit_session_encode_texts(task->session, task->way->texts->texts, task->way->texts->count,
+                                          task->embeddings, NULL, &task->err);
+    else if (status == VIT_OK)
         status = vit_session_run(task->session, task->items, task->way->batch, &task->err);
     *seconds = bench_now() - start;
     return status;
@@ -100,16 +103,19 @@ static vit_status measure(struct task *task)
 static vit_status prepare(struct task *task)
 {
     const size_t floats = image_floats(task->model), classes = vit_model_describe(task->model)->classes;
-    const size_t batch = task->way->batch;
+    const size_t width = vit_model_describe(task->model)->embedding_width, batch = task->way->batch;
+    const size_t embeddings = task->way->texts != NULL ? task->way->texts->count : batch;
     task->pixels = calloc(batch * floats, sizeof *task->pixels);
-    task->logits = calloc(batch * classes, sizeof *task->logits);
+    task->logits = calloc(batch * classes + 1, sizeof *task->logits);
+    task->embeddings = calloc(embeddings * width, sizeof *task->embeddings);
     task->items = calloc(batch, sizeof *task->items);
-    if (task->pixels == NULL || task->logits == NULL || task->items == NULL) {
+    if (task->pixels == NULL || task->logits == NULL || task->embeddings == NULL || task->items == NULL) {
         snprintf(task->err.message, sizeof task->err.message, "out of memory");
         return VIT_ERR_NO_MEMORY;
     }
     for (size_t i = 0; i < batch; i++)
-        task->items[i] = (vit_item){.pixels = task->pixels + i * floats, .logits = task->logits + i * classes};
+        task->items[i] = (vit_item){.pixels = task->pixels + i * floats, .logits = task->logits + i * classes,
+                                    .features = classes == 0 ? task->embeddings + i * width : NULL};
     return vit_session_create(&task->session, task->model, batch, &task->err);
 }
 
@@ -132,6 +138,7 @@ static void *task_main(void *argument)
     vit_session_free(task->session);
     free(task->pixels);
     free(task->logits);
+    free(task->embeddings);
     free(task->items);
     return NULL;
 }
@@ -202,14 +209,16 @@ bool bench_run(const vit_model *model, const struct bench_way *way, double *seco
     return good;
 }
 
-bool bench_profile(const vit_model *model, double *flops, double seconds[VIT_STAGE_COUNT])
+bool bench_profile(const vit_model *model, const struct bench_texts *texts, double *flops,
+                   double seconds[VIT_STAGE_COUNT])
 {
     vit_session *session = NULL;
     vit_error err = {""};
     vit_status status = vit_session_create(&session, model, 1, &err);
-    for (int i = 0; status == VIT_OK && i < PROFILES; i++) {
+    for (int i = 0; status == VIT_OK && i < (texts != NULL ? TEXT_PROFILES : PROFILES); i++) {
         double pass[VIT_STAGE_COUNT];
-        status = vit_session_profile(session, 1, flops, pass, &err);
+        status = texts != NULL ? vit_session_profile_texts(session, texts->texts, texts->count, flops, pass, &err)
+                               : vit_session_profile(session, 1, flops, pass, &err);
         for (int stage = 0; status == VIT_OK && stage < VIT_STAGE_COUNT; stage++)
             if (i == 0 || pass[stage] < seconds[stage])
                 seconds[stage] = pass[stage];

@@ -10,6 +10,8 @@
 #include "server/stages.h"
 #include "vit.h"
 
+static const char *const sample_text = "a photo of a cat";
+
 static void print_preprocessing(const vit_preprocess *p)
 {
     printf("preprocessing   ");
@@ -32,6 +34,14 @@ static void print_labels(const vit_model *model, size_t classes)
     for (size_t i = 0; i < classes && i < 4; i++)
         printf("%s %s", i > 0 ? "," : "", log_clean(label, sizeof label, vit_model_label(model, i)));
     puts(classes > 4 ? ", ..." : "");
+}
+
+static void print_text_tower(const vit_model_info *info, double flops)
+{
+    printf("texts           %zu layers, width %zu, %zu heads; up to %zu tokens, of %zu\n", info->text_layers,
+           info->text_width, info->text_heads, info->context_length, info->vocabulary);
+    printf("                %.1f MFLOP for \"%s\"; logits are %.4g times the cosine with the image\n", flops / 1e6,
+           sample_text, (double)info->logit_scale);
 }
 
 static void print_explanations(const vit_model_info *info)
@@ -83,9 +93,15 @@ static void print_size(const vit_model_info *info)
         printf("; %.1f million parameters\n", (double)info->parameters / 1e6);
 }
 
-static void print_model(const vit_model *model, double flops)
+/* The operations in products: of an image, and of the sample text. */
+struct costs {
+    double image, text;
+};
+
+static void print_model(const vit_model *model, const struct costs *costs)
 {
     const vit_model_info *info = vit_model_describe(model);
+    const double flops = costs->image;
     printf("architecture    %s (%s layout)\n", info->architecture, info->layout);
     print_input(info);
     print_size(info);
@@ -97,7 +113,10 @@ static void print_model(const vit_model *model, double flops)
     printf("head            pooling %s, activation %s, embedding of %zu\n", info->pooling, info->activation,
            info->embedding_width);
     print_preprocessing(info->preprocess);
-    print_labels(model, info->classes);
+    if (info->text)
+        print_text_tower(info, costs->text);
+    else
+        print_labels(model, info->classes);
     print_explanations(info);
     printf("vitd can run this model.\n");
 }
@@ -108,16 +127,18 @@ int command_inspect(const struct cli *cli)
     char clean[4 * sizeof err.message];
     vit_model *model = NULL;
     vit_session *session = NULL;
-    double flops = 0;
+    struct costs costs = {0};
     const vit_options options =
         model_options(&(struct config_model){.dtype = cli->config.dtype, .image_size = cli->config.image_size});
     vit_status status = vit_model_open(&model, cli->operands[0], &options, &err);
     if (status == VIT_OK)
         status = vit_session_create(&session, model, 1, &err);
     if (status == VIT_OK)
-        status = vit_session_profile(session, 1, &flops, NULL, &err);
+        status = vit_session_profile(session, 1, &costs.image, NULL, &err);
+    if (status == VIT_OK && vit_model_describe(model)->text)
+        status = vit_session_profile_texts(session, &sample_text, 1, &costs.text, NULL, &err);
     if (status == VIT_OK)
-        print_model(model, flops);
+        print_model(model, &costs);
     else
         fprintf(stderr, "vitd cannot run this model: %s\n", log_clean(clean, sizeof clean, err.message));
     vit_session_free(session);

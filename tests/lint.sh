@@ -10,12 +10,13 @@ allowed() {
     engine/base) echo "include" ;;
     engine/store | engine/image) echo "include engine/base" ;;
     engine/picture) echo "include engine/base" ;;
+    engine/text) echo "include engine/base engine/store" ;;
     engine/math/kernels) echo "" ;;
     engine/math) echo "include engine/base engine/math/kernels" ;;
     engine/layers) echo "include engine/base engine/math engine/math/kernels" ;;
     engine/arch) echo "include engine/base engine/store engine/layers engine/math engine/math/kernels" ;;
     engine/explain) echo "include engine/base engine/layers" ;;
-    engine/model) echo "include engine/base engine/store engine/arch engine/explain engine/math" ;;
+    engine/model) echo "include engine/base engine/store engine/arch engine/explain engine/math engine/text" ;;
     server) echo "include server/http server/models server/work" ;;
     server/http) echo "include server server/models server/work server/http/web" ;;
     server/http/web) echo "" ;;

@@ -77,6 +77,17 @@ vit_status load_head(const struct loader *loader, struct linear *head, const cha
     return status == VIT_OK ? load_packed_kept(loader, head) : status;
 }
 
+vit_status load_projection(const struct loader *loader, struct linear *projection, const char *name, size_t in)
+{
+    const struct name weight = name_of("%s.weight", name);
+    const struct tensor *tensor = load_find(loader, weight.text);
+    if (tensor == NULL || tensor->rank != 2 || tensor->shape[0] < 1 || tensor->shape[0] > MAX_WIDTH)
+        return vit_error_set(loader->err, VIT_ERR_FORMAT,
+                             "tensor '%s' [embedding width, %zu] is missing or has another shape", weight.text, in);
+    vit_status status = load_linear(loader, projection, name, tensor->shape[0], in, BIAS_NONE);
+    return status == VIT_OK ? load_packed_kept(loader, projection) : status;
+}
+
 size_t load_count(const struct loader *loader, const char *prefix, const char *name)
 {
     size_t count = 0;
@@ -218,7 +229,8 @@ static vit_dtype attention_dtype(const struct loader *loader)
 void load_attention_products(const struct loader *loader, struct attention *attention, size_t tokens, size_t width)
 {
     attention->products = products_best(attention_dtype(loader));
-    need_scratch(loader, attention_scratch(attention, tokens, width));
+    need_scratch(loader, attention->causal ? attention_sequence_scratch(attention, tokens, width)
+                                           : attention_scratch(attention, tokens, width));
 }
 
 vit_status load_packed_all(const struct loader *loader, struct linear *const *linears, size_t count)

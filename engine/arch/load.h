@@ -47,6 +47,8 @@ vit_status load_linear(const struct loader *loader, struct linear *linear, const
 vit_status load_norm(const struct loader *loader, struct norm *norm, const char *name, size_t width);
 /* "<name>.weight" [classes, in] (or [classes, in, 1, 1]) with its bias, packed; the number of classes is read off it. */
 vit_status load_head(const struct loader *loader, struct linear *head, const char *name, size_t in);
+/* "<name>.weight" [out, in] alone, packed; out is read off it. */
+vit_status load_projection(const struct loader *loader, struct linear *projection, const char *name, size_t in);
 /* "<name>.weight" [out, in, k, k] (and bias) where conv->sliding says k; out is read off it. */
 vit_status load_conv(const struct loader *loader, struct conv *conv, const char *name, size_t in, enum bias bias);
 /* *values [rows, channels, area] as [rows, area, channels]: from a file's order to that of unfold(). */
@@ -72,8 +74,9 @@ vit_status load_packed_kept(const struct loader *loader, struct linear *linear);
  * in int8 it would make a quarter of the error. */
 vit_status load_packed_all(const struct loader *loader, struct linear *const *linears, size_t count);
 vit_status load_packed_block(const struct loader *loader, struct block *block);
-/* The last step of an attention over so many tokens: which products it uses. fp32 in fp32, bf16 in bf16;
- * with int8 weights bf16 where the CPU has instructions for it, else fp32. */
+/* The last step of an attention over so many tokens, of an image or, if it is causal, of sequences as long: which
+ * products it uses. fp32 in fp32, bf16 in bf16; with int8 weights bf16 where the CPU has instructions for it, else
+ * fp32. */
 void load_attention_products(const struct loader *loader, struct attention *attention, size_t tokens, size_t width);
 
 /* How a layout calls the parts of an encoder block; q, k and v are one matrix or three. */

@@ -10,6 +10,7 @@
  *     average pooling:      features = fc_norm(mean(patches)), or mean(norm(patches)) without fc_norm
  *     token + average:      features = [norm(tokens)[class], mean(norm(patches))]
  *     logits = head(features)
+ *     CLIP (arXiv 2103.00020):  features = head(norm(tokens)[class]) at unit length, and no logits
  *
  * Where the head sees nothing but the first tokens, the last block computes nothing but those: keys and values of all
  * tokens, queries and all that follows of the few.
@@ -99,6 +100,11 @@ static void classify(const struct vit *vit, const struct compute *compute, const
 {
     float *pooled = scratch->normed, *second = pooled + vit->width;
     pool(vit, compute, pooled, tokens);
+    if (vit->projects) {
+        linear_forward(&vit->head, compute, image->features, pooled, vit->head.in, 1);
+        unit_length(image->features, image->features, vit->head.out);
+        return;
+    }
     linear_forward(&vit->head, compute, image->logits, pooled, vit->head.in, 1);
     if (vit->pooling == POOL_DISTILLED) {
         float *logits = scratch->hidden;
@@ -156,11 +162,10 @@ const struct block *vit_blocks(const void *state)
     return ((const struct vit *)state)->blocks;
 }
 
-/* Where the head sees two tokens, LeGrad's mean token stands for both. */
-void vit_score_gradient(const void *state, const struct compute *compute, float *gradient, const float *mean,
-                        size_t class_index)
+/* gradient [C] of a class's logit with respect to the normed token. Where the head sees two tokens, LeGrad's mean token
+ * stands for both. */
+static void class_gradient(const struct vit *vit, const struct compute *compute, float *gradient, size_t class_index)
 {
-    const struct vit *vit = state;
     const size_t width = vit->width;
     const float *row = vit->head.weight + class_index * vit->head.in;
     memcpy(gradient, row, width * sizeof *gradient);
@@ -168,6 +173,37 @@ void vit_score_gradient(const void *state, const struct compute *compute, float 
         compute->kernels->add(gradient, row + width, -INFINITY, width);
     if (vit->pooling == POOL_DISTILLED)
         halve_sum(gradient, vit->head_distilled.weight + class_index * width, width);
+}
+
+/* gradient [C] of the cosine text [D] . e / |e|, e = head(norm(mean)), with respect to the normed token: with
+ * u = e / |e| that is W^T (text - (text . u) u) / |e|. */
+static void cosine_gradient(const struct vit *vit, const struct compute *compute, float *memory, float *gradient,
+                            const float *mean, const float *text)
+{
+    const struct linear *head = &vit->head;
+    float *normed = memory, *embedding = memory + head->in, cosine = 0;
+    norm_forward(&vit->norm, compute, normed, mean, 1, head->in);
+    linear_forward(head, compute, embedding, normed, head->in, 1);
+    const float length = unit_length(embedding, embedding, head->out);
+    for (size_t d = 0; d < head->out; d++)
+        cosine += text[d] * embedding[d];
+    memset(gradient, 0, head->in * sizeof *gradient);
+    for (size_t d = 0; d < head->out; d++) {
+        const float share = (text[d] - cosine * embedding[d]) / length, *row = head->weight + d * head->in;
+        for (size_t c = 0; c < head->in; c++)
+            gradient[c] += share * row[c];
+    }
+}
+
+void vit_score_gradient(const void *state, const struct compute *compute, float *memory, float *gradient,
+                        const float *mean, size_t class_index, const float *text)
+{
+    const struct vit *vit = state;
+    const size_t width = vit->width;
+    if (vit->projects)
+        cosine_gradient(vit, compute, memory, gradient, mean, text);
+    else
+        class_gradient(vit, compute, gradient, class_index);
     compute->kernels->layernorm_gradient(gradient, mean, vit->norm.weight, vit->norm.eps, 1, width);
 }
 

@@ -156,7 +156,7 @@ static const struct vit_names dinov2_names = {
     .norm = "layernorm", .head = "classifier",
 };
 
-static vit_status configure_transformers(struct vit_loader *loader)
+vit_status vit_configure_transformers(struct vit_loader *loader)
 {
     struct loader *base = &loader->base;
     struct vit *vit = loader->vit;
@@ -180,7 +180,7 @@ static vit_status configure_transformers(struct vit_loader *loader)
 static vit_status configure_dinov2(struct vit_loader *loader)
 {
     bool gated = false;
-    vit_status status = configure_transformers(loader);
+    vit_status status = vit_configure_transformers(loader);
     if (status == VIT_OK)
         status = json_bool(loader->base.folder->config, "use_swiglu_ffn", &gated, NULL, loader->base.err);
     if (gated) {
@@ -225,7 +225,8 @@ static vit_status load_vit(void **state, const struct folder *folder, vit_model_
     static const struct vit_family timm = {.architecture = "vit", .names = &vit_timm_names,
                                            .configure = vit_configure_timm, .load_stem = patch_stem_load};
     static const struct vit_family transformers = {.architecture = "vit", .names = &vit_names,
-                                                   .configure = configure_transformers, .load_stem = patch_stem_load};
+                                                   .configure = vit_configure_transformers,
+                                                   .load_stem = patch_stem_load};
     vit_status status = refuse_variants(folder, err);
     if (status != VIT_OK)
         return status;

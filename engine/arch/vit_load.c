@@ -109,13 +109,14 @@ static vit_status load_positions(const struct vit_loader *loader, const char *na
 {
     const struct vit *vit = loader->vit;
     const size_t patches = trained->height * trained->width;
+    const size_t rank = loader->family->projects ? 2 : 3;
     const struct tensor *tensor = load_find(&loader->base, name);
-    const size_t rows = tensor != NULL && tensor->rank == 3 ? tensor->shape[1] : 0;
+    const size_t rows = tensor != NULL && tensor->rank == rank ? tensor->shape[rank - 2] : 0;
     trained->covered = rows == patches                       ? 0
                        : vit->class_token && rows == patches + 1 ? 1
                                                              : vit->prefix;
-    return load_tensor(&loader->base, &trained->rows, name,
-                       (size_t[]){1, trained->covered + patches, vit->width}, 3);
+    const size_t shape[] = {1, trained->covered + patches, vit->width};
+    return load_tensor(&loader->base, &trained->rows, name, shape + 3 - rank, rank);
 }
 
 static vit_status compute_positions(const struct vit_loader *loader, enum encoding encoding, struct trained *trained)
@@ -170,12 +171,16 @@ static void measure_trained(const struct vit_loader *loader, struct trained *tra
     trained->width = (loader->trained_width + extra) / vit->patch;
 }
 
-/* A tensor [1, count, C] of tokens before the patches, if the folder has it. */
+/* A tensor [1, count, C] of tokens before the patches, if the folder has it; CLIP's, [C], it must have. */
 static vit_status load_token(const struct vit_loader *loader, const float **tokens, size_t *count, const char *name)
 {
     const struct name text = name_of("%s%s", loader->prefix, name != NULL ? name : "");
     const struct tensor *tensor = name != NULL ? load_find(&loader->base, text.text) : NULL;
     *count = 0;
+    if (name != NULL && loader->family->projects) {
+        loader->vit->prefix += *count = 1;
+        return load_tensor(&loader->base, tokens, text.text, &loader->vit->width, 1);
+    }
     if (tensor == NULL)
         return VIT_OK;
     *count = tensor->rank == 3 && tensor->shape[1] >= 1 && tensor->shape[1] <= MAX_TOKENS ? tensor->shape[1] : 1;
@@ -312,14 +317,16 @@ static vit_status load_heads(const struct vit_loader *loader)
 {
     struct vit *vit = loader->vit;
     const struct loader *base = &loader->base;
-    const bool averaged = vit->pooling == POOL_AVERAGE && !vit->norm_first;
+    const bool averaged = vit->pooling == POOL_AVERAGE && !vit->norm_first, projects = loader->family->projects;
     const size_t features = vit->pooling == POOL_TOKEN_AND_AVERAGE ? 2 * vit->width : vit->width;
     vit_status status = load_norm(base, &vit->norm, averaged ? loader->names.fc_norm
                                                              : name_of("%s%s", loader->prefix, loader->names.norm).text,
                                   vit->width);
     if (status == VIT_OK)
-        status = load_head(base, &vit->head, loader->names.head, features);
-    vit->classes = vit->head.out;
+        status = projects ? load_projection(base, &vit->head, loader->names.head, features)
+                          : load_head(base, &vit->head, loader->names.head, features);
+    vit->projects = projects;
+    vit->classes = projects ? 0 : vit->head.out;
     if (status == VIT_OK && vit->pooling == POOL_DISTILLED)
         status = load_linear(base, &vit->head_distilled, loader->names.head_distilled, vit->classes, vit->width,
                              BIAS_REQUIRED);
@@ -344,17 +351,21 @@ void vit_release(void *state)
 
 static vit_status load_norm_pre(const struct vit_loader *loader)
 {
-    const char *name = loader->names.norm_pre;
-    if (name == NULL || load_find(&loader->base, name_of("%s.weight", name).text) == NULL)
+    const bool optional = loader->base.folder->layout == LAYOUT_TIMM;
+    if (loader->names.norm_pre == NULL)
         return VIT_OK;
-    return load_norm(&loader->base, &loader->vit->norm_pre, name, loader->vit->width);
+    const struct name name = name_of("%s%s", loader->prefix, loader->names.norm_pre);
+    if (optional && load_find(&loader->base, name_of("%s.weight", name.text).text) == NULL)
+        return VIT_OK;
+    return load_norm(&loader->base, &loader->vit->norm_pre, name.text, loader->vit->width);
 }
 
 /* Backbones are published beside classifiers, often with other prefixes: what they lack is said first. */
 static vit_status check_head(const struct vit_loader *loader)
 {
     const struct name head = name_of("%s.weight", loader->names.head);
-    if (load_find(&loader->base, head.text) == NULL && load_find(&loader->base, "cls_classifier.weight") == NULL)
+    if (!loader->family->projects && load_find(&loader->base, head.text) == NULL &&
+        load_find(&loader->base, "cls_classifier.weight") == NULL)
         return vit_error_set(loader->base.err, VIT_ERR_UNSUPPORTED,
                              "tensor '%s' [classes, width] is missing: the folder holds no classification head", head.text);
     return VIT_OK;
@@ -411,7 +422,7 @@ static void describe(const struct vit *vit, vit_model_info *info)
     info->heads = vit->heads;
     info->mlp_width = vit->mlp_width;
     info->classes = vit->classes;
-    info->embedding_width = vit->head.in;
+    info->embedding_width = vit->projects ? vit->head.out : vit->head.in;
     /* re-attention's rows are no distributions: nothing to average or to multiply */
     bool mixes = false;
     for (size_t i = 0; i < vit->layers; i++)
@@ -425,15 +436,18 @@ static void describe(const struct vit *vit, vit_model_info *info)
 vit_status vit_load_family(void **state, const struct folder *folder, vit_model_info *info,
                            const struct vit_family *family, vit_error *err)
 {
-    /* the pooler and the mask token serve other tasks than classification; BatchNorm counts for its training */
+    /* the pooler and the mask token serve other tasks than classification; BatchNorm counts for its training; old files
+     * of CLIP number their positions */
     static const char *const ignored[] = {"pooler.dense.weight", "pooler.dense.bias", "mask_token",
-                                          "num_batches_tracked"};
+                                          "num_batches_tracked", "embeddings.position_ids"};
     struct vit *vit = calloc(1, sizeof *vit);
     if (vit == NULL)
         return vit_error_set(err, VIT_ERR_NO_MEMORY, "no memory for the model");
     struct vit_loader loader = {.base = {.folder = folder, .err = err}, .family = family, .names = *family->names,
                                 .vit = vit};
-    if (folder->layout == LAYOUT_TRANSFORMERS)
+    if (family->prefix != NULL)
+        snprintf(loader.prefix, sizeof loader.prefix, "%s", family->prefix);
+    else if (folder->layout == LAYOUT_TRANSFORMERS)
         snprintf(loader.prefix, sizeof loader.prefix, "%s.", folder->name);
     vit_status status = load_all(&loader);
     if (status == VIT_OK)

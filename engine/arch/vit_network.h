@@ -1,6 +1,7 @@
 /*
- * vit_network.h - the plain encoder that ViT, DeiT, DINOv2, the hybrids, T2T-ViT and DeepViT share, as its loader
- * (vit_load.c) leaves it for its forward pass (vit.c). What tells them apart is their family: names, keys, and a stem.
+ * vit_network.h - the plain encoder that ViT, DeiT, DINOv2, CLIP's images, the hybrids, T2T-ViT and DeepViT share, as
+ * its loader (vit_load.c) leaves it for its forward pass (vit.c). What tells them apart is their family: names, keys,
+ * and a stem.
  */
 #ifndef ENGINE_ARCH_VIT_NETWORK_H
 #define ENGINE_ARCH_VIT_NETWORK_H
@@ -26,6 +27,7 @@ struct vit {
     size_t image_height, image_width, patch, grid_height, grid_width;
     size_t prefix, tokens, width, mlp_width, heads, layers, classes;
     enum pooling pooling;
+    bool projects;   /* the head's result, at unit length, is an embedding: there are no classes */
     bool norm_first; /* average pooling: the final norm runs before the mean, not after it */
 
     struct stem stem;
@@ -63,7 +65,9 @@ struct vit_loader {
 struct vit_family {
     const char *architecture;
     const struct vit_names *names;
+    const char *prefix;   /* of the tensors' names; NULL: "<model_type>." in the transformers layout */
     enum pooling pooling; /* where neither config nor tensors say otherwise */
+    bool projects;        /* as CLIP (see struct vit); its class token is stored as [C], its positions as [T, C] */
     bool any_size;        /* takes pictures in the size that the preprocessing ends in */
     /* What the tensors do not tell: vit->heads, the loader's eps, activation and scale. */
     vit_status (*configure)(struct vit_loader *loader);
@@ -82,8 +86,9 @@ vit_status vit_load_family(void **state, const struct folder *folder, vit_model_
 
 /* load_stem of non-overlapping square patches (patch_stem.c). */
 vit_status patch_stem_load(struct vit_loader *loader);
-/* configure for timm's ViTs. */
+/* configure for timm's ViTs, and for transformers'. */
 vit_status vit_configure_timm(struct vit_loader *loader);
+vit_status vit_configure_transformers(struct vit_loader *loader);
 
 /* What an architecture's name stands for: `name` is how it goes on after the first part (see vit_read_heads()). */
 struct vit_size {
@@ -102,8 +107,8 @@ size_t vit_memory(const void *state, size_t batch);
 void vit_forward(const void *state, const struct compute *compute, float *memory, const struct arch_image *images,
                  size_t count);
 const struct block *vit_blocks(const void *state);
-void vit_score_gradient(const void *state, const struct compute *compute, float *gradient, const float *mean,
-                        size_t class_index);
+void vit_score_gradient(const void *state, const struct compute *compute, float *memory, float *gradient,
+                        const float *mean, size_t class_index, const float *text);
 struct arch_inside vit_inside(const void *state);
 
 #define VIT_FAMILY_FUNCTIONS                                                                                     \

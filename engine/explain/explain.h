@@ -53,17 +53,19 @@ struct legrad {
     const vit_model_info *info;
     const struct block *blocks; /* [L] */
     const void *state;          /* for score_gradient, see arch.h */
-    void (*score_gradient)(const void *state, const struct compute *compute, float *gradient, const float *mean,
-                           size_t class_index);
+    void (*score_gradient)(const void *state, const struct compute *compute, float *memory, float *gradient,
+                           const float *mean, size_t class_index, const float *text);
     struct block_tape *tapes;     /* [L], for the run's observer */
     struct block_scratch scratch; /* for block_backward() */
+    float *head;                  /* [C + embedding_width], for score_gradient */
     float *gradient;              /* [C] */
     float *relevance;             /* [T] */
 };
 
 struct observer legrad_observer(struct legrad *legrad);
-/* Once the run is over: map [layers, gh, gw] of one class; explain gives the layers. */
+/* Once the run is over: map [layers, gh, gw] of one class or, where text [embedding_width] is not NULL, of a text;
+ * explain gives the layers. */
 void legrad_finish(struct legrad *legrad, const struct compute *compute, const vit_explain *explain,
-                   size_t class_index, float *map);
+                   size_t class_index, const float *text, float *map);
 
 #endif

@@ -1,4 +1,5 @@
-/* legrad.c - LeGrad (arXiv 2404.03214): what a class's score would gain if a layer attended more to a patch. */
+/* legrad.c - LeGrad (arXiv 2404.03214): what the score of a class or text would gain if a layer attended more to a
+ * patch. */
 #include <string.h>
 
 #include "engine/explain/explain.h"
@@ -21,13 +22,15 @@ struct observer legrad_observer(struct legrad *legrad)
 }
 
 /* map [gh*gw] += the layer's map */
-static void add_layer(struct legrad *legrad, const struct compute *compute, size_t layer, size_t class_index, float *map)
+static void add_layer(struct legrad *legrad, const struct compute *compute, size_t layer, size_t class_index,
+                      const float *text, float *map)
 {
     const vit_model_info *info = legrad->info;
     struct gathering gathering = {.kernels = compute->kernels, .relevance = legrad->relevance};
     const struct observer observer = {.attention = gather, .context = &gathering};
     memset(legrad->relevance, 0, info->tokens * sizeof *legrad->relevance);
-    legrad->score_gradient(legrad->state, compute, legrad->gradient, legrad->tapes[layer].mean, class_index);
+    legrad->score_gradient(legrad->state, compute, legrad->head, legrad->gradient, legrad->tapes[layer].mean,
+                           class_index, text);
     block_backward(&legrad->blocks[layer], compute, &legrad->scratch, &legrad->tapes[layer], legrad->gradient,
                    info->tokens, layer, &observer);
     const float scale = 1.0f / (float)(info->heads * info->tokens);
@@ -48,7 +51,7 @@ static void scale_to_unit(float *map, size_t n)
 }
 
 void legrad_finish(struct legrad *legrad, const struct compute *compute, const vit_explain *explain,
-                   size_t class_index, float *map)
+                   size_t class_index, const float *text, float *map)
 {
     const vit_model_info *info = legrad->info;
     const size_t patches = info->grid_height * info->grid_width;
@@ -56,7 +59,7 @@ void legrad_finish(struct legrad *legrad, const struct compute *compute, const v
         const size_t count = explain->last_layers > 0 ? explain->last_layers : info->layers;
         memset(map, 0, patches * sizeof *map);
         for (size_t layer = info->layers - count; layer < info->layers; layer++)
-            add_layer(legrad, compute, layer, class_index, map);
+            add_layer(legrad, compute, layer, class_index, text, map);
         scale_to_unit(map, patches);
         return;
     }
@@ -64,5 +67,5 @@ void legrad_finish(struct legrad *legrad, const struct compute *compute, const v
     const size_t count = explain->layer == VIT_ALL ? info->layers : 1;
     memset(map, 0, count * patches * sizeof *map);
     for (size_t i = 0; i < count; i++)
-        add_layer(legrad, compute, first + i, class_index, map + i * patches);
+        add_layer(legrad, compute, first + i, class_index, text, map + i * patches);
 }

@@ -48,6 +48,28 @@ static vit_status check_method(const vit_model_info *info, const vit_explain *ex
     return VIT_OK;
 }
 
+/* Classes, or the embeddings of texts. */
+static vit_status check_targets(const vit_model_info *info, const vit_explain *explain, vit_error *err)
+{
+    if (explain->target_count > VIT_MAX_TARGETS)
+        return vit_error_set(err, VIT_ERR_ARGUMENT, "%zu targets: %d are possible", explain->target_count,
+                             VIT_MAX_TARGETS);
+    if (!info->text && explain->target_vectors != NULL)
+        return vit_error_set(err, VIT_ERR_ARGUMENT,
+                             "texts are no targets of this model (architecture %s): it has no text tower",
+                             info->architecture);
+    if (info->text && explain->method == VIT_ATTENTION_LEGRAD &&
+        (explain->target_count == 0 || explain->target_vectors == NULL))
+        return vit_error_set(err, VIT_ERR_ARGUMENT,
+                             "legrad of this model (architecture %s) is of texts: it needs at least one for a target",
+                             info->architecture);
+    for (size_t i = 0; i < explain->target_count && !info->text; i++)
+        if (explain->targets[i] >= info->classes)
+            return vit_error_set(err, VIT_ERR_ARGUMENT, "class %zu does not exist: the model has classes 0 to %zu",
+                                 explain->targets[i], info->classes - 1);
+    return VIT_OK;
+}
+
 /* The layer whose heads and grid a map has. */
 static const vit_layer_info *layer_of(const vit_model_info *info, const vit_explain *explain)
 {
@@ -92,14 +114,7 @@ static vit_status check_choices(const vit_model_info *info, const vit_explain *e
                              info->layers);
     if (explain->last_layers != 0 && explain->layer != VIT_LAYER_DEFAULT)
         return vit_error_set(err, VIT_ERR_ARGUMENT, "layer and layers exclude each other");
-    if (explain->target_count > VIT_MAX_TARGETS)
-        return vit_error_set(err, VIT_ERR_ARGUMENT, "%zu targets: %d are possible", explain->target_count,
-                             VIT_MAX_TARGETS);
-    for (size_t i = 0; i < explain->target_count; i++)
-        if (explain->targets[i] >= info->classes)
-            return vit_error_set(err, VIT_ERR_ARGUMENT, "class %zu does not exist: the model has classes 0 to %zu",
-                                 explain->targets[i], info->classes - 1);
-    return VIT_OK;
+    return check_targets(info, explain, err);
 }
 
 vit_status explain_shape(const vit_model_info *info, const vit_explain *explain, vit_map_shape *shape, vit_error *err)

@@ -1,9 +1,10 @@
 /*
- * attention.c - multi-head self-attention (arXiv 1706.03762, section 3.2) over one image's tokens, or within windows
- * of them, a tile of query rows at a time: the probabilities never leave the cache.
+ * attention.c - multi-head self-attention (arXiv 1706.03762, section 3.2) over one image's tokens, within windows of
+ * them, or within each of several sequences, a tile of query rows at a time: the probabilities never leave the cache.
  *
- * Keys and values of each head are packed once (all tokens: by the heads' threads; a window: by the thread that has it).
- * Then every tile of a head, or with mixing every tile of all heads, or every window, is one thread's.
+ * Keys and values of each head are packed once (all tokens: by the heads' threads; a window or a sequence: by the
+ * thread that has it). Then every tile of a head, or with mixing every tile of all heads, or every window or sequence,
+ * is one thread's.
  */
 #include <string.h>
 
@@ -15,12 +16,13 @@ enum {
     TILE_MOST = 96 /* rows: several tiles for several threads */
 };
 
-/* Tokens that attend to one another: all of an image, or a window's. */
+/* Tokens that attend to one another: all of an image, a window's, or a sequence's. */
 struct group {
     const float *qkv; /* [n, 3*C] */
     float *out;       /* [n, C] */
     size_t tokens;    /* n */
-    float *panels;    /* [panel_floats()] for each head, or in a window for one at a time */
+    float *panels;    /* [panel_floats()] for each head, or for one head at a time */
+    size_t panel_stride;    /* floats from one head's to the next; 0: one at a time */
     const int32_t *places;  /* [n], or NULL without windows */
     const uint8_t *regions; /* [n], or NULL */
 };
@@ -32,8 +34,9 @@ struct run {
     const struct observer *observer;
     size_t width, layer;
     size_t wanted; /* queries */
-    size_t tile;   /* rows */
-    struct group all; /* the image's tokens; attended to as one where there are no windows */
+    size_t tile;   /* rows; of an image attended to as one */
+    const struct sequences *sequences; /* or NULL */
+    struct group all; /* all tokens; attended to as one where there are neither windows nor sequences */
 };
 
 /* A thread's scratch. */
@@ -42,7 +45,7 @@ struct memory {
     float *mixed;         /* [NH, rows, n] with mixing */
     float *operand;       /* of products */
     float *qkv, *out;     /* a window's */
-    float *panels;        /* a window's keys and values, of one head */
+    float *panels;        /* a window's or a sequence's keys and values, of one head */
 };
 
 static size_t tile_heads(const struct attention *attention)
@@ -78,7 +81,8 @@ size_t attention_floats(const struct attention *attention, size_t tokens, size_t
                                       : attention->heads * panel_floats(attention, tokens, width / attention->heads);
 }
 
-static size_t lay_out(const struct attention *attention, size_t tokens, size_t width, float *scratch,
+/* alone: the tokens are a sequence's, packed where they are attended to. */
+static size_t lay_out(const struct attention *attention, size_t tokens, size_t width, bool alone, float *scratch,
                       struct memory *memory)
 {
     const struct windows *windows = attention->windows;
@@ -91,7 +95,7 @@ static size_t lay_out(const struct attention *attention, size_t tokens, size_t w
         products != NULL ? size_larger(packed_scratch(products, n), packed_scratch(products, head_width)) : 0,
         windows != NULL ? 3 * n * width : 0,
         windows != NULL ? n * width : 0,
-        windows != NULL ? panel_floats(attention, n, head_width) : 0,
+        windows != NULL || alone ? panel_floats(attention, n, head_width) : 0,
     };
     size_t starts[6];
     const size_t floats = parts_lay_out(starts, sizes, 6);
@@ -104,24 +108,22 @@ static size_t lay_out(const struct attention *attention, size_t tokens, size_t w
 
 size_t attention_scratch(const struct attention *attention, size_t tokens, size_t width)
 {
-    return lay_out(attention, tokens, width, NULL, NULL);
+    return lay_out(attention, tokens, width, false, NULL, NULL);
+}
+
+size_t attention_sequence_scratch(const struct attention *attention, size_t longest, size_t width)
+{
+    return lay_out(attention, longest, width, true, NULL, NULL);
 }
 
 /* ---- one head ---- */
-
-/* A head's panels. */
-static float *panels_of(const struct run *run, const struct group *group, size_t head)
-{
-    const bool all = run->attention->windows == NULL;
-    return group->panels + (all ? head * panel_floats(run->attention, group->tokens, run->width / run->attention->heads) : 0);
-}
 
 static void pack_head(const struct run *run, const struct group *group, size_t head)
 {
     const struct products *products = run->attention->products;
     const size_t n = group->tokens, head_width = run->width / run->attention->heads, stride = 3 * run->width;
     const float *k = group->qkv + run->width + head * head_width, *v = k + run->width;
-    float *panels = panels_of(run, group, head);
+    float *panels = group->panels + head * group->panel_stride;
     size_t starts[2];
     const vit_stage before = compute_enter(run->compute, VIT_STAGE_PACKING);
     place_panels(products, n, head_width, starts);
@@ -137,8 +139,8 @@ static struct packed panel_of(const struct run *run, const struct group *group, 
     const size_t n = group->tokens, head_width = run->width / run->attention->heads;
     size_t starts[2];
     place_panels(products, n, head_width, starts);
-    return packed_view(products, panels_of(run, group, head) + starts[which], which == 0 ? n : head_width,
-                       which == 0 ? head_width : n);
+    return packed_view(products, group->panels + head * group->panel_stride + starts[which],
+                       which == 0 ? n : head_width, which == 0 ? head_width : n);
 }
 
 /* Strangers in a shifted window, as the references mask them. */
@@ -147,6 +149,16 @@ static void mask_regions(float *scores, const uint8_t *regions, size_t first, si
     for (size_t i = 0; i < rows; i++)
         for (size_t j = 0; j < tokens; j++)
             scores[i * tokens + j] += regions[first + i] != regions[j] ? -100.0f : 0;
+}
+
+/* softmax over what each query may see: itself and what comes before it. */
+static void softmax_causal(const struct kernels *kernels, float *scores, size_t first, size_t rows, size_t tokens)
+{
+    for (size_t i = 0; i < rows; i++, scores += tokens) {
+        const size_t seen = first + i + 1;
+        kernels->softmax(scores, 1, seen);
+        memset(scores + seen, 0, (tokens - seen) * sizeof *scores);
+    }
 }
 
 /* scores [rows, n] = scale q k^T for the queries from `first` on */
@@ -179,7 +191,10 @@ static void attend(const struct run *run, const struct group *group, size_t head
         kernels->add_bias(probabilities, attention->bias + (head * n + first) * n, 1, rows * n);
     if (group->regions != NULL)
         mask_regions(probabilities, group->regions, first, rows, n);
-    kernels->softmax(probabilities, rows, n);
+    if (attention->causal)
+        softmax_causal(kernels, probabilities, first, rows, n);
+    else
+        kernels->softmax(probabilities, rows, n);
     compute_enter(run->compute, before);
 }
 
@@ -253,7 +268,7 @@ static void tile_part(void *argument, size_t index, float *scratch)
     const size_t first = index / heads * run->tile, left = run->wanted - first;
     const size_t rows = left < run->tile ? left : run->tile;
     struct memory memory;
-    lay_out(run->attention, run->all.tokens, run->width, scratch, &memory);
+    lay_out(run->attention, run->all.tokens, run->width, false, scratch, &memory);
     if (run->attention->mixing != NULL)
         run_mixed_tile(run, &run->all, first, rows, &memory);
     else
@@ -266,6 +281,19 @@ static void run_all(struct run *run)
     if (run->attention->products != NULL)
         compute_parts(run->compute, run->attention->heads, pack_part, run);
     compute_parts(run->compute, tiles * (run->attention->mixing != NULL ? 1 : run->attention->heads), tile_part, run);
+}
+
+/* The queries of a group from `from` on, by one thread. */
+static void run_group(const struct run *run, const struct group *group, size_t from, const struct memory *memory)
+{
+    const struct attention *attention = run->attention;
+    const size_t n = group->tokens, tile = attention_rows(attention, n);
+    for (size_t first = from; first < n; first += tile)
+        for (size_t head = 0; head < attention->heads; head++) {
+            if (attention->products != NULL)
+                pack_head(run, group, head);
+            run_tile(run, group, head, first, n - first < tile ? n - first : tile, memory);
+        }
 }
 
 /* ---- windows ---- */
@@ -297,18 +325,36 @@ static void window_part(void *argument, size_t index, float *scratch)
     const struct windows *windows = attention->windows;
     const size_t n = windows->size, slots = index * n;
     struct memory memory;
-    lay_out(attention, n, run->width, scratch, &memory);
+    lay_out(attention, n, run->width, false, scratch, &memory);
     const struct group group = {.qkv = memory.qkv, .out = memory.out, .tokens = n, .panels = memory.panels,
                                 .places = windows->places + slots,
                                 .regions = windows->regions != NULL ? windows->regions + slots : NULL};
     gather_rows(memory.qkv, run->all.qkv, attention->padding, windows->places + slots, n, 3 * run->width);
-    for (size_t first = 0; first < n; first += run->tile)
-        for (size_t head = 0; head < attention->heads; head++) {
-            if (attention->products != NULL)
-                pack_head(run, &group, head);
-            run_tile(run, &group, head, first, n - first < run->tile ? n - first : run->tile, &memory);
-        }
+    run_group(run, &group, 0, &memory);
     scatter_rows(run->all.out, memory.out, windows->places + slots, n, run->width);
+}
+
+/* ---- sequences ---- */
+
+static void sequence_part(void *argument, size_t index, float *scratch)
+{
+    const struct run *run = argument;
+    const size_t start = run->sequences->starts[index], n = run->sequences->starts[index + 1] - start;
+    struct memory memory;
+    lay_out(run->attention, n, run->width, true, scratch, &memory);
+    const struct group group = {.qkv = run->all.qkv + 3 * start * run->width, .out = run->all.out + start * run->width,
+                                .tokens = n, .panels = memory.panels};
+    run_group(run, &group, run->sequences->ends_only ? n - 1 : 0, &memory);
+}
+
+void attention_sequences(const struct attention *attention, const struct compute *compute, float *out, const float *qkv,
+                         const struct sequences *sequences, size_t width)
+{
+    struct run run = {.attention = attention, .compute = compute, .width = width, .sequences = sequences,
+                      .all = {.qkv = qkv, .out = out}};
+    const vit_stage before = compute_enter(compute, VIT_STAGE_ATTENTION);
+    compute_parts(compute, sequences->count, sequence_part, &run);
+    compute_enter(compute, before);
 }
 
 /* ---- all ---- */
@@ -322,8 +368,9 @@ void attention_forward(const struct attention *attention, const struct compute *
     if (observer != NULL && observer->attention != NULL)
         own.team = NULL; /* it sees tile by tile, in order */
     struct run run = {.attention = attention, .compute = &own, .observer = observer, .width = width, .layer = layer,
-                      .wanted = wanted, .tile = attention_rows(attention, windows != NULL ? windows->size : tokens),
-                      .all = {.qkv = qkv, .out = out, .tokens = tokens, .panels = memory}};
+                      .wanted = wanted, .tile = attention_rows(attention, tokens),
+                      .all = {.qkv = qkv, .out = out, .tokens = tokens, .panels = memory,
+                              .panel_stride = panel_floats(attention, tokens, width / attention->heads)}};
     const vit_stage before = compute_enter(compute, VIT_STAGE_ATTENTION);
     if (windows == NULL)
         run_all(&run);

@@ -1,6 +1,7 @@
 /*
  * block.c - the encoder block, one image at a time: the image's activations and the layer's weights stay in cache,
- * and results are bit-identical whatever the batch (see gemm.h and packed.h).
+ * and results are bit-identical whatever the batch (see gemm.h and packed.h). Short sequences run together instead: one
+ * alone would not pay for reading the weights.
  */
 #include <string.h>
 
@@ -10,6 +11,20 @@ static void keep_values(const struct block_tape *tape, const float *qkv, size_t 
 {
     for (size_t i = 0; i < tokens; i++)
         memcpy(tape->values + i * width, qkv + (3 * i + 2) * width, width * sizeof *qkv);
+}
+
+/* From the attention's result in scratch->normed [rows, C] to the block's, x [rows, C]. */
+static void finish(const struct block *block, const struct compute *compute, const struct block_scratch *scratch,
+                   float *x, size_t rows, const struct block_tape *tape)
+{
+    const size_t width = block->proj.in;
+    linear_add(&block->proj, compute, x, scratch->normed, rows);
+    if (tape != NULL)
+        memcpy(tape->residual, x, rows * width * sizeof *x);
+    norm_forward(&block->norm2, compute, scratch->normed, x, rows, width);
+    mlp_forward(&block->mlp, compute, scratch->hidden, x, scratch->normed, rows, tape != NULL ? tape->hidden : NULL);
+    if (tape != NULL)
+        mean_rows(tape->mean, x, rows, width);
 }
 
 void block_forward(const struct block *block, const struct compute *compute, const struct block_scratch *scratch,
@@ -26,16 +41,30 @@ void block_forward(const struct block *block, const struct compute *compute, con
     }
     attention_forward(&block->attention, compute, scratch->attention, scratch->normed, scratch->qkv, tokens, wanted, width,
                       layer, observer);
-    linear_add(&block->proj, compute, x, scratch->normed, wanted);
-    if (tape != NULL) {
-        keep_values(tape, scratch->qkv, tokens, width);
-        memcpy(tape->residual, x, tokens * width * sizeof *x);
-    }
-
-    norm_forward(&block->norm2, compute, scratch->normed, x, wanted, width);
-    mlp_forward(&block->mlp, compute, scratch->hidden, x, scratch->normed, wanted, tape != NULL ? tape->hidden : NULL);
     if (tape != NULL)
-        mean_rows(tape->mean, x, tokens, width);
+        keep_values(tape, scratch->qkv, tokens, width);
+    finish(block, compute, scratch, x, wanted, tape);
+}
+
+/* x [count, C] = the last row of each sequence in x [T, C] */
+static void keep_ends(float *x, const struct sequences *sequences, size_t width)
+{
+    for (size_t i = 0; i < sequences->count; i++)
+        memmove(x + i * width, x + (sequences->starts[i + 1] - 1) * width, width * sizeof *x);
+}
+
+void block_forward_sequences(const struct block *block, const struct compute *compute,
+                             const struct block_scratch *scratch, float *x, const struct sequences *sequences)
+{
+    const size_t width = block->proj.in, tokens = sequences->starts[sequences->count];
+    norm_forward(&block->norm1, compute, scratch->normed, x, tokens, width);
+    linear_forward(&block->qkv, compute, scratch->qkv, scratch->normed, width, tokens);
+    attention_sequences(&block->attention, compute, scratch->normed, scratch->qkv, sequences, width);
+    if (sequences->ends_only) {
+        keep_ends(x, sequences, width);
+        keep_ends(scratch->normed, sequences, width);
+    }
+    finish(block, compute, scratch, x, sequences->ends_only ? sequences->count : tokens, NULL);
 }
 
 /* ---- backward ---- */

@@ -61,12 +61,20 @@ struct windows {
     const uint8_t *regions; /* [count, size]: a shifted window's slots of different regions are strangers; or NULL */
 };
 
+/* Texts that lie one after the other: the tokens starts[i] .. starts[i + 1] - 1 attend to one another alone. */
+struct sequences {
+    size_t count;
+    const size_t *starts; /* [count + 1], the first of them 0 */
+    bool ends_only;       /* of each only its last token's result is wanted */
+};
+
 /* softmax(scale q k^T + bias) v for each head. With mixing (DeepViT's re-attention, arXiv 2103.11886) the heads'
  * probabilities A are replaced by mixing A + mixing_bias before they meet v. */
 struct attention {
     size_t heads;
     size_t prefix; /* tokens before the patches */
     float scale;
+    bool causal; /* a token attends to itself and to those before it; not with mixing, which would add to the others */
     const float *bias;             /* [NH, n, n] for the n slots of a window; or NULL */
     const struct windows *windows; /* NULL: every token attends to every token */
     const float *padding;          /* [3*C]: q, k and v of a padded slot, the qkv bias; NULL: zeros */
@@ -91,11 +99,11 @@ struct block {
     struct mlp mlp;
 };
 
-/* Working memory of one image in one block; reused for every image and layer. */
+/* Working memory of one image, or of some sequences, in one block; reused for every image and layer. */
 struct block_scratch {
     float *normed;    /* [T, C], then the heads' outputs */
     float *qkv;       /* [T, 3*C] */
-    float *attention; /* attention_floats() */
+    float *attention; /* attention_floats(); not for sequences */
     float *hidden;    /* [T, M] */
     float *row;       /* [M]; block_backward() alone */
 };
@@ -138,6 +146,12 @@ void attention_forward(const struct attention *attention, const struct compute *
                        const float *qkv, size_t tokens, size_t wanted, size_t width, size_t layer,
                        const struct observer *observer);
 
+/* out [T, C] from qkv [T, 3*C] of all the sequences' tokens, T = starts[count]; with ends_only the other rows of out
+ * are left as they are. A sequence's result depends on its tokens alone. Scratch: for the longest of them. */
+void attention_sequences(const struct attention *attention, const struct compute *compute, float *out, const float *qkv,
+                         const struct sequences *sequences, size_t width);
+size_t attention_sequence_scratch(const struct attention *attention, size_t longest, size_t width);
+
 /* The rows of probabilities that are computed at a time, so that they stay in cache. */
 size_t attention_rows(const struct attention *attention, size_t tokens);
 
@@ -145,6 +159,12 @@ size_t attention_rows(const struct attention *attention, size_t tokens);
  * or a tape it must be); the others are left as they are. observer may be NULL, and sees the wanted queries. */
 void block_forward(const struct block *block, const struct compute *compute, const struct block_scratch *scratch,
                    float *x, size_t tokens, size_t wanted, size_t layer, const struct observer *observer);
+
+/* In place on the tokens of several sequences, x [T, C], T = starts[count]: all but attention runs over all of them at
+ * once, and a sequence's result depends on its tokens alone where the block's products are packed. With ends_only x
+ * becomes the last token of each, [count, C]. */
+void block_forward_sequences(const struct block *block, const struct compute *compute,
+                             const struct block_scratch *scratch, float *x, const struct sequences *sequences);
 
 /* The gradient of a score with respect to the block's attention probabilities, shown to observer->attention head by
  * head. mean_gradient [C]: the score's gradient with respect to the block's result averaged over the tokens (tape->mean).
@@ -175,6 +195,9 @@ void positions_resize(float *out, size_t out_height, size_t out_width, const flo
 
 /* mean [width] of rows [count, width] */
 void mean_rows(float *mean, const float *rows, size_t count, size_t width);
+
+/* y [width] = x / |x|; y may be x. Returns |x|. */
+float unit_length(float *y, const float *x, size_t width);
 
 /* Splits an image [3, H, W] into non-overlapping P x P patches, row by row: patches [gh*gw, 3*P*P], each in the order
  * (channel, row, column) of a convolution kernel, so that a Linear over it is the patch embedding. */

@@ -71,6 +71,9 @@ static vit_status find_class(const vit_model *model, struct span name, size_t *i
 {
     const int shown = name.length < 80 ? (int)name.length : 80;
     size_t found[2], number;
+    if (model->info.classes == 0)
+        return vit_error_set(err, VIT_ERR_ARGUMENT, "this model (architecture %s) has no classes of its own",
+                             model->info.architecture);
     if (name.length == 0)
         return vit_error_set(err, VIT_ERR_ARGUMENT, "a class without a name: give a label or an index");
     if (read_index(name, &number)) {

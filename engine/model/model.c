@@ -1,4 +1,4 @@
-/* model.c - opens a model folder: config, tensors, architecture, preprocessing, labels, in this order. */
+/* model.c - opens a model folder: config, tensors, architecture, preprocessing, tokenizer or labels, in this order. */
 #include "engine/model/model.h"
 
 #include <stdio.h>
@@ -46,6 +46,9 @@ static vit_status find_architecture(struct vit_model *model, const struct folder
     if (model->arch != NULL)
         return VIT_OK;
     char known[200];
+    if (arch_refusal(folder) != NULL)
+        return vit_error_set(err, VIT_ERR_UNSUPPORTED, "architecture '%.64s' is not one that vitd runs: %s",
+                             folder->name, arch_refusal(folder));
     arch_list(known, sizeof known, folder->layout);
     return vit_error_set(err, VIT_ERR_UNSUPPORTED,
                          "architecture '%.64s' is not one that vitd runs; in the %s layout it runs %s", folder->name,
@@ -106,6 +109,12 @@ static vit_status load(struct vit_model *model, const struct folder *folder, con
                 : preprocess_fit(&model->preprocess, height, width, folder->image_size > 0, err);
 }
 
+static vit_status open_tokenizer(struct vit_model *model, const char *path, vit_error *err)
+{
+    vit_status status = tokenizer_open(&model->tokenizer, path, model->info.vocabulary, err);
+    return status == VIT_OK ? text_check(model, err) : status;
+}
+
 static vit_status fill(struct vit_model *model, const cJSON *config, const char *path, const vit_options *options,
                        vit_error *err)
 {
@@ -126,11 +135,14 @@ static vit_status fill(struct vit_model *model, const cJSON *config, const char 
     folder.image_size = options != NULL ? options->image_size : 0;
     folder.dtype = options != NULL ? options->dtype : VIT_DTYPE_FP32;
     folder.scratch = &model->scratch;
+    folder.mapped = &model->mapped;
     if (folder.image_size > MAX_IMAGE_SIZE)
         return vit_error_set(err, VIT_ERR_ARGUMENT, "an image size of %zu: at most %d is possible", folder.image_size,
                              MAX_IMAGE_SIZE);
     status = load(model, &folder, path, err);
-    if (status == VIT_OK)
+    if (status == VIT_OK && model->info.text)
+        status = open_tokenizer(model, path, err);
+    if (status == VIT_OK && model->info.classes > 0)
         status = labels_read(&model->labels, &folder, path, model->info.classes, err);
     if (status != VIT_OK)
         return status;
@@ -191,6 +203,7 @@ void vit_model_free(vit_model *model)
         return;
     if (model->state != NULL)
         model->arch->free(model->state);
+    tokenizer_free(model->tokenizer);
     labels_free(model->labels, model->info.classes);
     weights_release(&model->weights);
     free(model);
@@ -198,7 +211,7 @@ void vit_model_free(vit_model *model)
 
 size_t vit_model_bytes(const vit_model *model)
 {
-    size_t bytes = weights_owned_bytes(&model->weights);
+    size_t bytes = weights_owned_bytes(&model->weights) + (model->packed ? model->mapped : 0);
     for (size_t i = 0; !model->packed && i < model->weights.tensors.mapping_count; i++)
         bytes += model->weights.tensors.mappings[i].length;
     return bytes;

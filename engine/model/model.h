@@ -4,6 +4,7 @@
 
 #include "engine/arch/arch.h"
 #include "engine/store/weights.h"
+#include "engine/text/tokenizer.h"
 #include "vit.h"
 
 struct vit_model {
@@ -13,6 +14,8 @@ struct vit_model {
     void *state; /* the architecture's */
     const struct kernels *kernels;
     size_t scratch; /* floats, of each thread */
+    size_t mapped;  /* bytes that runs read all over where the file is mapped */
+    struct tokenizer *tokenizer; /* of a model with a text tower */
     struct weights weights;
     bool packed; /* the large weights are, and hardly read as they are stored */
     char **labels; /* [classes] */
@@ -28,6 +31,9 @@ vit_status preprocess_read_timm(vit_preprocess *preprocess, const struct folder 
 
 /* inside.c: what the architecture shows of its weights. */
 struct arch_inside model_inside(const vit_model *model);
+
+/* texts.c: whether the tokenizer ends its texts as the text tower expects. */
+vit_status text_check(const vit_model *model, vit_error *err);
 
 /* labels.c: *labels [classes], to be freed with labels_free(). */
 vit_status labels_read(char ***labels, const struct folder *folder, const char *path, size_t classes, vit_error *err);

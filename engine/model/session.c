@@ -7,25 +7,7 @@
 #include "engine/base/error.h"
 #include "engine/base/finite.h"
 #include "engine/base/size.h"
-#include "engine/explain/explain.h"
-#include "engine/model/model.h"
-
-struct vit_session {
-    const vit_model *model;
-    size_t max_batch;
-    float *memory; /* as arch->memory() says for max_batch */
-    float *scratch; /* of vit_model_scratch() bytes */
-    const vit_team *team; /* or NULL */
-    struct arch_image *images;  /* [max_batch] */
-    struct raw_map *raw;        /* [max_batch] */
-    struct distance_map *distances; /* [max_batch] */
-    struct observer *observers; /* [max_batch] */
-
-    /* One image's rollout or LeGrad. Large, but not resident before it is used. */
-    float *explain_memory;
-    struct rollout rollout;
-    struct legrad legrad;
-};
+#include "engine/model/session.h"
 
 /* ---- memory ---- */
 
@@ -63,6 +45,7 @@ static void lay_out_legrad(struct legrad *legrad, const vit_model *model, struct
                     .qkv = piece(pieces, tokens, width),
                     .hidden = piece(pieces, tokens, hidden),
                     .row = piece(pieces, 1, hidden)},
+        .head = piece(pieces, 1, width + info->embedding_width),
         .gradient = piece(pieces, 1, width),
         .relevance = piece(pieces, 1, tokens),
     };
@@ -120,7 +103,8 @@ static bool allocate(vit_session *session, size_t bytes)
         session->observers == NULL)
         return false;
     session->distances[0].table = calloc(table, sizeof(float));
-    return session->distances[0].table != NULL && allocate_explanations(session);
+    return session->distances[0].table != NULL && text_chunk_init(&session->texts, session->model) &&
+           allocate_explanations(session);
 }
 
 size_t vit_model_scratch(const vit_model *model)
@@ -166,6 +150,7 @@ void vit_session_free(vit_session *session)
         free(session->distances[0].table);
     free(session->distances);
     free(session->observers);
+    text_chunk_release(&session->texts);
     free(session->explain_memory);
     free(session->legrad.tapes);
     free(session);
@@ -174,7 +159,7 @@ void vit_session_free(vit_session *session)
 size_t vit_session_bytes(const vit_session *session)
 {
     return malloc_usable_size(session->memory) + malloc_usable_size(session->scratch) +
-           malloc_usable_size(session->explain_memory);
+           malloc_usable_size(session->explain_memory) + text_chunk_bytes(&session->texts);
 }
 
 /* ---- running ---- */
@@ -209,7 +194,11 @@ static vit_status check(const vit_session *session, const vit_item *items, size_
     vit_status status = check_count(session, count, err);
     for (size_t i = 0; i < count && status == VIT_OK; i++) {
         vit_map_shape shape;
-        if (items[i].distances != NULL && method_of(&items[i]) != VIT_ATTENTION_NONE)
+        if (info->classes == 0 && items[i].features == NULL)
+            status = vit_error_set(err, VIT_ERR_ARGUMENT,
+                                   "this model (architecture %s) gives embeddings: each image needs room for its own",
+                                   info->architecture);
+        else if (items[i].distances != NULL && method_of(&items[i]) != VIT_ATTENTION_NONE)
             status = vit_error_set(err, VIT_ERR_ARGUMENT, "an image gives a map or distances, not both");
         else if (items[i].distances != NULL && !info->distances)
             status = vit_error_set(err, VIT_ERR_UNSUPPORTED, "attention distances are not defined for this model "
@@ -262,10 +251,12 @@ static void run_legrad(vit_session *session, const struct compute *compute, cons
     vit_map_shape shape;
     size_t top = 0;
     model->arch->forward(model->state, compute, session->memory, &image, 1);
-    vit_top_k(&top, item->logits, model->info.classes, 1);
+    if (!model->info.text)
+        vit_top_k(&top, item->logits, model->info.classes, 1);
     explain_shape(&model->info, explain, &shape, NULL);
     for (size_t i = 0; i < shape.targets; i++)
         legrad_finish(&session->legrad, compute, explain, explain->target_count > 0 ? explain->targets[i] : top,
+                      model->info.text ? explain->target_vectors + i * model->info.embedding_width : NULL,
                       item->map + i * (shape.floats / shape.targets));
 }
 
@@ -276,14 +267,17 @@ static void report(const vit_item *item, vit_status status)
 }
 
 /* Finite weights can still overflow; no caller should have to print an infinity. */
-static vit_status check_logits(const vit_session *session, const vit_item *items, size_t count, vit_error *err)
+static vit_status check_results(const vit_session *session, const vit_item *items, size_t count, vit_error *err)
 {
+    const vit_model_info *info = &session->model->info;
     vit_status status = VIT_OK;
     for (size_t i = 0; i < count; i++) {
-        const bool finite = all_finite(items[i].logits, session->model->info.classes);
+        const bool finite = info->classes > 0 ? all_finite(items[i].logits, info->classes)
+                                              : all_finite(items[i].features, info->embedding_width);
         report(&items[i], finite ? VIT_OK : VIT_ERR_FORMAT);
         if (!finite)
-            status = vit_error_set(err, VIT_ERR_FORMAT, "the model's weights give a logit that is not finite");
+            status = vit_error_set(err, VIT_ERR_FORMAT, "the model's weights give %s that is not finite",
+                                   info->classes > 0 ? "a logit" : "an embedding");
     }
     return status;
 }
@@ -311,7 +305,7 @@ vit_status vit_session_run(vit_session *session, const vit_item *items, size_t c
             run_rollout(session, &compute, &items[i]);
         else if (method_of(&items[i]) == VIT_ATTENTION_LEGRAD)
             run_legrad(session, &compute, &items[i]);
-    return check_logits(session, items, count, err);
+    return check_results(session, items, count, err);
 }
 
 /* ---- where time goes ---- */
@@ -323,12 +317,14 @@ const char *vit_stage_name(vit_stage stage)
     return names[stage];
 }
 
-static void run_profile(vit_session *session, size_t count, const float *pixels, float *logits, struct profile *profile)
+static void run_profile(vit_session *session, size_t count, const float *pixels, float *results,
+                        struct profile *profile)
 {
     const vit_model *model = session->model;
     const struct compute compute = {.kernels = model->kernels, .scratch = session->scratch, .profile = profile};
     for (size_t i = 0; i < count; i++)
-        session->images[i] = (struct arch_image){.pixels = pixels, .logits = logits};
+        session->images[i] = (struct arch_image){.pixels = pixels, .logits = results,
+                                                 .features = model->info.classes > 0 ? NULL : results};
     profile->stage = VIT_STAGE_OTHER;
     profile->since = clock_seconds();
     model->arch->forward(model->state, &compute, session->memory, session->images, count);
@@ -343,16 +339,16 @@ vit_status vit_session_profile(vit_session *session, size_t count, double *flops
     if (status != VIT_OK)
         return status;
     float *pixels = calloc(3 * info->image_height * info->image_width, sizeof *pixels);
-    float *logits = calloc(info->classes, sizeof *logits);
-    if (pixels == NULL || logits == NULL) {
+    float *results = calloc(info->classes > 0 ? info->classes : info->embedding_width, sizeof *results);
+    if (pixels == NULL || results == NULL) {
         status = vit_error_set(err, VIT_ERR_NO_MEMORY, "no memory to profile a forward pass");
     } else {
-        run_profile(session, count, pixels, logits, &profile);
+        run_profile(session, count, pixels, results, &profile);
         *flops = profile.flops;
         if (seconds != NULL)
             memcpy(seconds, profile.seconds, sizeof profile.seconds);
     }
     free(pixels);
-    free(logits);
+    free(results);
     return status;
 }

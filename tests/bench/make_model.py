@@ -7,6 +7,7 @@ NAME is a row of MODELS below. Tensor names and shapes are those of the referenc
 config says and no more, so for the timm layout a loader must know the sizes that go with the architecture's name.
 """
 import argparse
+import itertools
 import json
 import math
 import os
@@ -23,6 +24,7 @@ NOISE_FLOATS = 2 ** 20 + 7  # not a multiple of any row length, lest the rows of
 BUFFERS = ('running_mean', 'running_var', 'num_batches_tracked', 'relative_position_index')  # not parameters
 IMAGENET = {'mean': [.485, .456, .406], 'std': [.229, .224, .225]}
 HALF = {'mean': [.5] * 3, 'std': [.5] * 3}
+CLIP_VOCABULARY = 49408
 
 # Names of the parts of an encoder block; one name in `qkv` means the three matrices stacked.
 Block = namedtuple('Block', 'norm1 qkv proj norm2 fc1 fc2')
@@ -37,6 +39,8 @@ PERFORMER = Block('norm1', ('kqv',), 'proj', 'norm2', 'mlp.0', 'mlp.2')
 VIT = Block('layernorm_before', query_key_value('attention'), 'attention.output.dense', 'layernorm_after',
             'intermediate.dense', 'output.dense')
 SWIN = VIT._replace(qkv=query_key_value('self'))
+CLIP = Block('layer_norm1', tuple(f'self_attn.{part}_proj' for part in 'qkv'), 'self_attn.out_proj', 'layer_norm2',
+             'mlp.fc1', 'mlp.fc2')
 DINOV2 = VIT._replace(norm1='norm1', norm2='norm2', fc1='mlp.fc1', fc2='mlp.fc2')
 
 # Where the two Swin layouts differ; `merge` is 1 where a merging layer belongs to the stage it leads into.
@@ -139,6 +143,25 @@ def dinov2(width, depth, **sizes):
     for i in range(depth):
         for half in 1, 2:
             yield Tensor(f'dinov2.encoder.layer.{i}.layer_scale{half}.lambda1', (width,), GAIN)
+
+
+def clip(image, text, embedding, classes):
+    """Both towers: image and text are (width, depth); `classes` goes unused."""
+    width, depth, patch = image
+    yield Tensor('vision_model.embeddings.class_embedding', (width,), EMBEDDING)
+    yield from conv('vision_model.embeddings.patch_embedding', width, 3, patch)
+    yield Tensor('vision_model.embeddings.position_embedding.weight', ((224 // patch) ** 2 + 1, width), EMBEDDING)
+    yield from norm('vision_model.pre_layrnorm', width)
+    yield from norm('vision_model.post_layernorm', width)
+    yield from linear('visual_projection', embedding, width, bias=False)
+    yield Tensor('text_model.embeddings.token_embedding.weight', (CLIP_VOCABULARY, text[0]), EMBEDDING)
+    yield Tensor('text_model.embeddings.position_embedding.weight', (77, text[0]), EMBEDDING)
+    yield from norm('text_model.final_layer_norm', text[0])
+    yield from linear('text_projection', embedding, text[0], bias=False)
+    for tower, width, depth in ('vision_model', width, depth), ('text_model', *text):
+        for i in range(depth):
+            yield from block(f'{tower}.encoder.layers.{i}.', CLIP, width, 4 * width)
+    yield Tensor('logit_scale', (), Noise(4.6, 0))
 
 
 def vit_timm(patch_embed, width, depth, classes, grid=14, ratio=4, qkv_bias=True):
@@ -275,6 +298,41 @@ def swin_config(labels):
         'use_absolute_embeddings': False, 'path_norm': True, 'encoder_stride': 32}, labels)
 
 
+def clip_tokens():
+    """Made-up merges of one to four letters, as many as CLIP has, and the vocabulary that goes with them."""
+    letters = 'etaoinshrdlucmfwypvbgkjqxz'
+    own = [chr(byte) for byte in (*range(33, 127), *range(161, 173), *range(174, 256))]
+    symbols = own + [chr(256 + i) for i in range(256 - len(own))]
+    tokens = symbols + [symbol + '</w>' for symbol in symbols]
+    merges = []
+    for size in 2, 3, 4:
+        for first in itertools.product(letters, repeat=size - 1):
+            for last in letters:
+                for end in '', '</w>':
+                    if len(tokens) + len(merges) + 2 < CLIP_VOCABULARY:
+                        merges.append((''.join(first), last + end))
+    tokens += [left + right for left, right in merges] + ['<|startoftext|>', '<|endoftext|>']
+    return {token: i for i, token in enumerate(tokens)}, merges
+
+
+def clip_config(labels, image, text, embedding):
+    vocabulary, merges = clip_tokens()
+    width, depth, patch = image
+    return {
+        'config.json': {
+            'architectures': ['CLIPModel'], 'model_type': 'clip', 'projection_dim': embedding,
+            'text_config': {'hidden_size': text[0], 'intermediate_size': 4 * text[0],
+                            'num_attention_heads': text[0] // 64, 'num_hidden_layers': text[1]},
+            'vision_config': {'hidden_size': width, 'intermediate_size': 4 * width, 'num_attention_heads': width // 64,
+                              'num_hidden_layers': depth, 'patch_size': patch}},
+        'preprocessor_config.json': {
+            'crop_size': 224, 'do_center_crop': True, 'do_normalize': True, 'do_resize': True,
+            'feature_extractor_type': 'CLIPFeatureExtractor', 'resample': 3, 'size': 224,
+            'image_mean': [0.48145466, 0.4578275, 0.40821073], 'image_std': [0.26862954, 0.26130258, 0.27577711]},
+        'vocab.json': vocabulary,
+        'merges.txt': ['#version: 0.2', *(' '.join(merge) for merge in merges)]}
+
+
 def timm_config(labels, architecture, features, pool, pixels, crop_pct=.9):
     return {'config.json': {
         'architecture': architecture, 'num_classes': len(labels), 'num_features': features, 'global_pool': pool,
@@ -289,6 +347,10 @@ def plain(width, depth, heads):
     return Model(vit, {'width': width, 'depth': depth}, vit_config, (width, depth, heads))
 
 
+def two_towers(*sizes):
+    return Model(clip, dict(zip(('image', 'text', 'embedding'), sizes)), clip_config, sizes)
+
+
 def timm(tensors, sizes, *arguments):
     return Model(tensors, sizes, timm_config, arguments)
 
@@ -298,6 +360,8 @@ MODELS = {
     'vit-s': plain(384, 12, 6),
     'vit-b': plain(768, 12, 12),
     'vit-l': plain(1024, 24, 16),
+    'clip-vit-b32': two_towers((768, 12, 32), (512, 12), 512),
+    'clip-vit-l14': two_towers((1024, 24, 14), (768, 12), 768),
     'dinov2-s': Model(dinov2, {'width': 384, 'depth': 12, 'patch': 14, 'image': 518}, dinov2_config, (384, 12, 6)),
     'swin-t': Model(swin, {'layout': SWIN_HF}, swin_config, ()),
     'swin-t-timm': timm(swin, {'layout': SWIN_TIMM}, 'swin_tiny_patch4_window7_224', 768, 'avg', IMAGENET),
@@ -367,7 +431,10 @@ def main():
     write_safetensors(os.path.join(options.folder, 'model.safetensors'), tensors)
     for name, content in model.config(labels, *model.arguments).items():
         with open(os.path.join(options.folder, name), 'w') as file:
-            json.dump(content, file, indent=1)
+            if isinstance(content, list):
+                file.writelines(line + '\n' for line in content)
+            else:
+                json.dump(content, file, indent=1)
     parameters = sum(math.prod(tensor.shape) for tensor in tensors if tensor.name.split('.')[-1] not in BUFFERS)
     print(f'{options.name}: {parameters:,} parameters in {options.folder}')
 
