@@ -78,6 +78,15 @@ static bool add_list(struct request *request, struct words **words, const char *
     return within_bounds(request);
 }
 
+/* Room for the embeddings; once there will be no more texts. */
+static bool allocate(struct request *request, struct words *words)
+{
+    const bool there = !words || words->embeddings || words_allocate(words);
+    if (!there)
+        request_out_of_memory(request);
+    return there;
+}
+
 static bool read_labels(struct request *request)
 {
     const struct choices *choices = &request->choices;
@@ -137,14 +146,7 @@ bool request_read_words(struct request *request)
     if (!request->labels && !request->model->words && !request->route->explains)
         return problem_set(&request->problem, 400, "labels_needed",
                            "%s has no classes of its own: send labels=a cat,a dog, or configure labels", request->model->id);
-    for (int i = 0; i < 2; i++) {
-        struct words *words = i == 0 ? request->labels : request->targets;
-        if (words && !words_allocate(words)) {
-            request_out_of_memory(request);
-            return false;
-        }
-    }
-    return check_targets(request);
+    return allocate(request, request->labels) && allocate(request, request->targets) && check_targets(request);
 }
 
 /* ---- embeddings ---- */
@@ -215,9 +217,11 @@ static struct words_work *find_work(struct request *request)
 
 enum words_state request_settle_words(struct request *request)
 {
-    struct words_work *work = request->labels || request->targets ? find_work(request) : NULL;
     if (!request->labels && !request->targets)
         return WORDS_KNOWN;
+    if (!allocate(request, request->labels) || !allocate(request, request->targets))
+        return WORDS_REFUSED;
+    struct words_work *work = find_work(request);
     if (!work) {
         request_out_of_memory(request);
         return WORDS_REFUSED;
