@@ -145,8 +145,9 @@ $(BUILD)/tests/test_%: tests/test_%.c $(TEST_HELP) $(SERVER_LIB) $(BUILD)/libvit
 	$(Q)$(CC) $(BASE_FLAGS) $(VERSION_FLAGS) $(INCLUDES) $(call pkg,--cflags,$(TEST_PKGS)) $(CFLAGS) $(EXTRA) $(LDFLAGS) \
 		$< $(TEST_HELP) $(SERVER_LIB) $(BUILD)/libvit.a $(SERVER_LIBS) $(call pkg,--libs,$(TEST_PKGS)) -o $@
 
-# A fuzz target with a main() that replays files; `make fuzz` links the same target to libFuzzer instead.
-$(BUILD)/tests/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/replay.c $(SERVER_LIB) $(BUILD)/libvit.a
+# What gives a fuzz target its main(): it replays files. `make fuzz` has libFuzzer's instead.
+FUZZ_MAIN := tests/fuzz/replay.c
+$(BUILD)/tests/fuzz_%: tests/fuzz/fuzz_%.c $(FUZZ_MAIN) $(SERVER_LIB) $(BUILD)/libvit.a
 	@mkdir -p $(@D)
 	@echo "  LD    $@"
 	$(Q)$(CC) $(BASE_FLAGS) $(INCLUDES) $(CFLAGS) $(EXTRA) $(LDFLAGS) $^ $(SERVER_LIBS) -o $@
@@ -170,7 +171,16 @@ tsan:  ## the tests under ThreadSanitizer
 
 SECONDS_EACH ?= 60
 fuzz:  ## fuzz each parser for SECONDS_EACH (60) seconds with clang's libFuzzer (needs clang)
-	@BUILD=$(BUILD) INCLUDES="$(INCLUDES)" LIBS="$(SERVER_LIBS)" tests/fuzz/fuzz.sh $(SECONDS_EACH)
+	@command -v clang >/dev/null || { echo "make fuzz needs clang: apt-get install clang" >&2; exit 1; }
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-fuzz CFLAGS="-O1 -g" $(JOBS) fuzz-kernels
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-fuzz CC=clang CFLAGS="-O1 -g -fno-omit-frame-pointer \
+		-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all" EXTRA=-Wno-ignored-optimization-argument \
+		FUZZ_MAIN= LDFLAGS=-fsanitize=fuzzer $(JOBS) fuzz-targets
+	@tests/fuzz/fuzz.sh $(BUILD)-fuzz $(SECONDS_EACH)
+
+.PHONY: fuzz-kernels fuzz-targets
+fuzz-kernels: $(filter $(KERNELS)/%,$(ENGINE_OBJ))  # in vectors of GCC's that clang does not know
+fuzz-targets: $(FUZZ_BIN)
 
 bench: $(BUILD)/vitd $(BUILD)/tests/http_load  ## speed of the engine and of the daemon here, and build/bench.json
 	@tests/bench/bench.sh $(BUILD)
@@ -236,7 +246,7 @@ uninstall:  ## remove what install put in place, except the configuration
 	rm -rf $(DESTDIR)$(PREFIX)/include/vitd $(DESTDIR)$(PREFIX)/share/vitd
 
 clean:  ## remove everything built
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-fuzz
 
 -include $(ENGINE_OBJ:.o=.d) $(SERVER_OBJ:.o=.d) $(TEST_HELP:.o=.d) $(TEST_BIN:=.d) $(FUZZ_BIN:=.d) \
     $(patsubst %.c,$(BUILD)/%.d,$(wildcard tests/stress/*.c))

@@ -52,6 +52,12 @@ struct daemon {
 enum { LARGE_BLOCK = 1 << 20, KEPT_MEMORY = 8 << 20 };
 enum { TICK_MS = 100, DRAIN_TICK_MS = 10, STATUS_US = 5000000 };
 
+static bool fail(const char *message)
+{
+    log_error("%s", message);
+    return false;
+}
+
 /* ---- signals ---- */
 
 static void block_signals(sigset_t *awaited)
@@ -136,7 +142,8 @@ static void begin_reload(struct daemon *daemon)
     }
     log_info("SIGHUP: reading the configuration again");
     systemd_notify_reloading();
-    if (!http_check(&daemon->service.settings->config, &why) || !cli_configure(daemon->cli, &config, &error)) {
+    /* the certificate in use is the one that it started with: its paths count at the start */
+    if (!http_check(&daemon->cli->config, &why) || !cli_configure(daemon->cli, &config, &error)) {
         refuse_reload(daemon, *why.message ? why.message : error.message);
         return;
     }
@@ -174,18 +181,22 @@ static void end_reload(struct daemon *daemon)
     systemd_notify("READY=1\nSTATUS=ready");
 }
 
+static bool begin_serving(struct daemon *daemon)
+{
+    struct http_error error = {""};
+    atomic_store(&daemon->service.ready, true);
+    return http_take_passed(daemon->http, &error) || fail(error.message);
+}
+
 /* The models are there, or cannot be had; false: the daemon cannot start. */
 static bool end_apply(struct daemon *daemon)
 {
     const bool starting = !atomic_load(&daemon->service.ready);
     const bool done = atomic_load(&daemon->applying) == APPLY_DONE;
     atomic_store(&daemon->applying, APPLY_NONE);
-    if (starting && !done) {
-        log_error("%s", daemon->apply_error.message);
+    if (starting && !(done ? begin_serving(daemon) : fail(daemon->apply_error.message)))
         return false;
-    }
     if (starting) {
-        atomic_store(&daemon->service.ready, true);
         tell_ready(daemon);
     } else if (done) {
         end_reload(daemon);
@@ -311,12 +322,6 @@ static void release(struct daemon *daemon)
     settings_unref(daemon->next);
     settings_unref(service->settings);
     pthread_mutex_destroy(&service->mutex);
-}
-
-static bool fail(const char *message)
-{
-    log_error("%s", message);
-    return false;
 }
 
 /* All that does not depend on a model. */

@@ -51,7 +51,8 @@ static void *post(void *context)
     for (size_t i = 0; !atomic_load(&crowd->stop); i++) {
         if (crowd->paths[i] == NULL)
             i = 0;
-        struct reply reply = daemon_post(crowd->daemon, crowd->paths[i], crowd->body, crowd->length);
+        struct reply reply = daemon_request(crowd->daemon, "POST", crowd->paths[i], NULL, crowd->body, crowd->length,
+                                            crowd->header);
         count_reply(crowd, &reply);
         const bool closed = reply.curl == CURLE_COULDNT_CONNECT;
         reply_free(&reply);

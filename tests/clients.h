@@ -29,6 +29,7 @@ struct crowd {
     const char *const *paths; /* NULL-terminated */
     const void *body;
     size_t length;
+    const char *header; /* NULL: none */
     size_t count;
     pthread_t threads[CROWD_MAX];
     atomic_int stop, ok, wrong, lost, refused; /* replies of 200; others; none that is whole; no connection */

@@ -1,10 +1,23 @@
 #include "tests/folders.h"
 
 #include <check.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+void folder_expand(char *out, size_t size, const char *text)
+{
+    char here[PATH_MAX];
+    size_t length = 0;
+    ck_assert_ptr_nonnull(getcwd(here, sizeof here));
+    for (; *text != '\0'; text++) {
+        ck_assert_uint_lt(length + strlen(here) + 16, size);
+        length += *text == '@' ? (size_t)sprintf(out + length, "%s/tests/golden", here)
+                               : (size_t)sprintf(out + length, "%c", *text);
+    }
+}
 
 static void run(const char *command)
 {

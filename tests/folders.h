@@ -2,7 +2,12 @@
 #ifndef TESTS_FOLDERS_H
 #define TESTS_FOLDERS_H
 
+#include <stddef.h>
+
 enum { FOLDER_BYTES = 32 };
+
+/* A configuration's text, in which each @ is the folder of the golden models. */
+void folder_expand(char *out, size_t size, const char *text);
 
 /* An empty folder. */
 void folder_make(char folder[FOLDER_BYTES]);

@@ -9,7 +9,7 @@
  * Draining loses no request that was accepted. Closing a listening TCP socket resets the connections in its backlog, so
  * first a socket filter drops new SYNs (their clients try again a second later, and are refused then), the
  * backlog empties, and only then is the socket closed. A Unix socket loses its name first. A socket of systemd's is left as
- * it is: what waits there is for the next process. Every reply now says Connection: close; connections that stay
+ * it is: what waits there is for the next process, which takes it once it has its models. Every reply now says Connection: close; connections that stay
  * idle are shut down. MHD_stop_daemon() comes when no connection is left, since it would abort the process over a
  * suspended one and drop replies that are still being sent.
  */
@@ -58,6 +58,7 @@ struct http {
     struct tls *tls; /* NULL: none */
     struct listener listeners[MAX_LISTENERS];
     size_t count;
+    unsigned limit; /* of connections, of each listener */
     int64_t drain_us, closed_us; /* when the drain began, when the last listener was closed; 0: not yet */
 };
 
@@ -224,7 +225,7 @@ static __attribute__((format(printf, 2, 0))) void log_library(void *cls, const c
 }
 
 /* strictness 0: the framing is checked in request.c, whose 400 says why and carries a request id */
-static bool start_daemon(struct http *http, struct listener *listener, unsigned limit, struct http_error *error)
+static bool start_daemon(struct http *http, struct listener *listener, struct http_error *error)
 {
     struct exchange *exchange = &http->exchange;
     const bool tls = http->tls != NULL && listener->family != AF_UNIX;
@@ -233,7 +234,7 @@ static bool start_daemon(struct http *http, struct listener *listener, unsigned 
         MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG |
             (tls ? MHD_USE_TLS : 0u),
         0, exchange_accept, exchange, exchange_access, exchange, MHD_OPTION_EXTERNAL_LOGGER, log_library, NULL,
-        MHD_OPTION_LISTEN_SOCKET, listener->fd, MHD_OPTION_CONNECTION_LIMIT, limit, MHD_OPTION_CONNECTION_TIMEOUT, 0u,
+        MHD_OPTION_LISTEN_SOCKET, listener->fd, MHD_OPTION_CONNECTION_LIMIT, http->limit, MHD_OPTION_CONNECTION_TIMEOUT, 0u,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_STRICT_FOR_CLIENT, 0,
         MHD_OPTION_URI_LOG_CALLBACK, exchange_request_line, exchange, MHD_OPTION_NOTIFY_COMPLETED, exchange_completed,
         exchange, MHD_OPTION_NOTIFY_CONNECTION, exchange_connection, exchange, MHD_OPTION_ARRAY, tls ? tls_options : none,
@@ -282,9 +283,17 @@ static bool start(struct http *http, const struct config *config, size_t inherit
         return fail(error, "out of memory");
     if (!start_tls(http, config, error) || !open_listeners(http, config, inherited, error))
         return false;
-    const unsigned limit = connection_limit(config, http->count);
+    http->limit = connection_limit(config, http->count);
     for (size_t i = 0; i < http->count; i++)
-        if (!start_daemon(http, &http->listeners[i], limit, error))
+        if (!http->listeners[i].inherited && !start_daemon(http, &http->listeners[i], error))
+            return false;
+    return true;
+}
+
+bool http_take_passed(struct http *http, struct http_error *error)
+{
+    for (size_t i = 0; i < http->count; i++)
+        if (http->listeners[i].inherited && !start_daemon(http, &http->listeners[i], error))
             return false;
     return true;
 }
@@ -374,7 +383,8 @@ static void accept_rest(struct listener *listener)
 
 static void close_listener(struct listener *listener)
 {
-    MHD_quiesce_daemon(listener->daemon);
+    if (listener->daemon)
+        MHD_quiesce_daemon(listener->daemon);
     if (!listener->inherited)
         accept_rest(listener);
     close(listener->fd);

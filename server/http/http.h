@@ -17,9 +17,12 @@ struct http_error {
 };
 
 /* Binds to what config.listen says, or takes the `inherited` sockets from descriptor 3 on instead (sd_listen_fds(3)), and
- * serves at once; until service->ready is set, what needs a model is answered 503. service is borrowed. */
+ * serves at once; until service->ready is set, what needs a model is answered 503. service is borrowed. On inherited sockets
+ * nothing is accepted before http_take_passed(), to be called once it is set: who comes between two processes waits there, and
+ * is answered by the second as if there had been one. */
 bool http_start(struct http **http, struct service *service, const struct config *config, size_t inherited,
                 struct http_error *error);
+bool http_take_passed(struct http *http, struct http_error *error);
 
 /* "http://127.0.0.1:8080" with the port that was chosen, "https://[::1]:8443", "unix:/run/vitd/socket": the i-th; NULL past
  * the last. */

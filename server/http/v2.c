@@ -82,10 +82,13 @@ static void release_message(void *message)
     free(message);
 }
 
-/* The body is read on a worker: a tensor in JSON takes time. */
+/* The body is read on a worker, since a tensor in JSON takes time; but in a raw one there is nothing to read. */
 enum outcome handle_v2_infer(struct request *request)
 {
-    return request_parse_on_worker(request);
+    if (request->json_length)
+        return request_parse_on_worker(request);
+    parse_v2_infer(request);
+    return request->job ? OUTCOME_WORK : OUTCOME_REPLY;
 }
 
 static size_t json_length(const struct request *request)

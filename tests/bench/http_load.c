@@ -48,6 +48,7 @@ static const char usage_text[] =
     "  --seconds S      how long to measure (default 8)\n"
     "  --connections N  open loop: at most so many at once; later arrivals wait for one (default 256)\n"
     "  --seed N         open loop: which arrivals; the same seed gives the same ones (default 1)\n"
+    "  --header LINE    one more header, as \"Name: value\"\n"
     "  --json           print an object instead: mode (closed or open), clients, or rate and offered (the arrivals\n"
     "                   per second of this seed), images_per_second, p50_ms, p95_ms, p99_ms, answered, failed,\n"
     "                   load_cpu (CPU time that http_load itself took, as a share of one core)\n"
@@ -57,7 +58,7 @@ struct options {
     long clients, connections, port, seed;
     double rate, seconds; /* rate 0: a closed loop */
     bool json;
-    const char *host, *path;
+    const char *host, *path, *header; /* header: "" or a line, without its end */
 };
 
 struct request {
@@ -126,11 +127,12 @@ static struct request read_request(const struct options *options, const char *na
     FILE *file = fopen(name, "rb");
     if (file == NULL || fseek(file, 0, SEEK_END) != 0)
         die(name);
-    const size_t size = (size_t)ftell(file), room = 256 + strlen(options->path) + strlen(options->host);
+    const size_t size = (size_t)ftell(file);
+    const size_t room = 256 + strlen(options->path) + strlen(options->host) + strlen(options->header);
     rewind(file);
     char *bytes = allocate(size + room, 1);
-    int head = snprintf(bytes, room, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Length: %zu\r\n\r\n", options->path,
-                        options->host, size);
+    int head = snprintf(bytes, room, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Length: %zu\r\n%s%s\r\n", options->path,
+                        options->host, size, options->header, *options->header ? "\r\n" : "");
     if (fread(bytes + head, 1, size, file) != size)
         die(name);
     fclose(file);
@@ -429,9 +431,9 @@ static struct options parse(int argc, char **argv)
 {
     static const struct option list[] = {
         {"clients", 1, NULL, 'c'}, {"rate", 1, NULL, 'r'}, {"seconds", 1, NULL, 's'}, {"connections", 1, NULL, 'n'},
-        {"seed", 1, NULL, 'e'},    {"json", 0, NULL, 'j'}, {"help", 0, NULL, 'h'},    {0}};
+        {"seed", 1, NULL, 'e'},    {"header", 1, NULL, 'a'}, {"json", 0, NULL, 'j'}, {"help", 0, NULL, 'h'},    {0}};
     const double most = MAX_CONNECTIONS;
-    struct options options = {.connections = 256, .seed = 1, .seconds = 8};
+    struct options options = {.connections = 256, .seed = 1, .seconds = 8, .header = ""};
     for (int id; (id = getopt_long(argc, argv, "", list, NULL)) != -1;)
         switch (id) {
         case 'c': options.clients = (long)number("--clients cannot be ", optarg, 1, most, true); break;
@@ -439,6 +441,7 @@ static struct options parse(int argc, char **argv)
         case 's': options.seconds = number("--seconds cannot be ", optarg, 1e-3, 86400, false); break;
         case 'n': options.connections = (long)number("--connections cannot be ", optarg, 1, most, true); break;
         case 'e': options.seed = (long)number("--seed cannot be ", optarg, 0, INT32_MAX, true); break;
+        case 'a': options.header = optarg; break;
         case 'j': options.json = true; break;
         case 'h': fputs(usage_text, stdout); exit(0);
         default: exit(2);

@@ -1,18 +1,14 @@
 #!/bin/sh
-# Fuzzes every target for SECONDS each with libFuzzer, starting from its corpus. usage: tests/fuzz/fuzz.sh SECONDS
-# Crashing inputs are left in BUILD/fuzz; add them to the corpus once mended. Called by `make fuzz`.
+# Fuzzes every target built under BUILD for SECONDS each, starting from its corpus. usage: tests/fuzz/fuzz.sh BUILD SECONDS
+# Crashing inputs are left in BUILD; add them to the corpus once mended. Called by `make fuzz`.
 set -eu
-seconds=$1
-command -v clang >/dev/null || { echo "make fuzz needs clang: apt-get install clang" >&2; exit 1; }
-mkdir -p "$BUILD/fuzz"
-sources=$(find engine server -name '*.c' ! -path server/main.c)
-for target in tests/fuzz/fuzz_*.c; do
-    name=$(basename "$target" .c)
-    corpus=$BUILD/fuzz/corpus-${name#fuzz_}
+build=$1 seconds=$2
+for target in "$build"/tests/fuzz_*; do
+    case $target in *.d | *.o) continue ;; esac
+    name=${target##*/fuzz_}
+    corpus=$build/corpus-$name
     mkdir -p "$corpus"
-    # shellcheck disable=SC2086 # lists of flags and files
-    clang -g -O1 -std=gnu11 -D_GNU_SOURCE -DVITD_VERSION='"fuzz"' \
-        -fsanitize=fuzzer,address,undefined -I. -Iinclude $INCLUDES "$target" $sources $LIBS -o "$BUILD/fuzz/$name"
-    "$BUILD/fuzz/$name" -max_total_time="$seconds" -rss_limit_mb=2048 -timeout=10 \
-        -artifact_prefix="$BUILD/fuzz/" "$corpus" "tests/fuzz/corpus-${name#fuzz_}"
+    echo "== $name"
+    "$target" -max_total_time="$seconds" -rss_limit_mb=2048 -timeout=10 -artifact_prefix="$build/" \
+        "$corpus" "tests/fuzz/corpus-$name"
 done
