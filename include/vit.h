@@ -157,7 +157,8 @@ typedef struct vit_item {
     vit_status *status;         /* out, always: whether this image has results; NULL if not wanted */
 } vit_item;
 
-/* Allocates everything that batches of up to max_batch images need. */
+/* Allocates everything that batches of up to max_batch images need, and some texts at a time where there is a text
+ * tower. */
 vit_status vit_session_create(vit_session **session, const vit_model *model, size_t max_batch, vit_error *err);
 void vit_session_free(vit_session *session);
 

@@ -143,7 +143,8 @@ static void begin_reload(struct daemon *daemon)
     }
     log_info("SIGHUP: reading the configuration again");
     systemd_notify_reloading();
-    if (!http_check(&daemon->service.settings->config, &why) || !cli_configure(daemon->cli, &config, &error)) {
+    /* the certificate in use is the one that it started with: its paths count at the start */
+    if (!http_check(&daemon->cli->config, &why) || !cli_configure(daemon->cli, &config, &error)) {
         refuse_reload(daemon, *why.message ? why.message : error.message);
         return;
     }

@@ -349,6 +349,19 @@ START_TEST(test_keys_for_the_next_start_are_named)
 }
 END_TEST
 
+/* They say nothing of the files in use, so that whatever they name, a later reload is as free as this one. */
+START_TEST(test_a_certificate_for_the_next_start_does_not_end_reloads)
+{
+    start(MODEL, NULL);
+    reload(MODEL ", \"tls\": {\"certificate\": \"/nonexistent\", \"key\": \"/nonexistent\"}");
+    ck_assert_int_eq(daemon_logged(&vitd, "tls.certificate: the new value takes effect at the next start"), 1);
+    reload(MODEL ", \"limits\": {\"max_body_bytes\": 2000}");
+    ck_assert_int_eq(post("/classify"), 413);
+    ck_assert_int_eq(daemon_logged(&vitd, "reload refused"), 0);
+    daemon_stop(&vitd);
+}
+END_TEST
+
 START_TEST(test_limits_come_into_force)
 {
     start(MODEL, NULL);
@@ -456,8 +469,9 @@ int main(void)
         test_models_come_change_and_go, test_folder_behind_a_link, test_requests_never_fail_across_swaps,
         test_command_line_survives, test_broken_configuration_changes_nothing, test_broken_keys_change_nothing,
         test_last_of_many_signals_counts, test_signal_while_it_starts, test_sigterm_during_a_reload,
-        test_keys_for_the_next_start_are_named, test_limits_come_into_force, test_timeouts_come_into_force,
-        test_log_comes_into_force, test_requests_keep_their_settings};
+        test_keys_for_the_next_start_are_named, test_a_certificate_for_the_next_start_does_not_end_reloads,
+        test_limits_come_into_force, test_timeouts_come_into_force, test_log_comes_into_force,
+        test_requests_keep_their_settings};
     signal(SIGPIPE, SIG_IGN);
     curl_global_init(CURL_GLOBAL_DEFAULT);
     Suite *suite = suite_create("reload");

@@ -14,6 +14,7 @@
 #include "tests/daemon.h"
 #include "tests/folders.h"
 #include "tests/suite.h"
+#include "tests/upload.h"
 
 static char folder[FOLDER_BYTES];
 static unsigned char *picture;
@@ -177,6 +178,29 @@ START_TEST(test_low_priority_leaves_room)
     ck_assert_double_eq(daemon_metric(&vitd, "vitd_rejected_total{reason=\"queue_full\"}"), 8);
     ck_assert_double_eq(daemon_metric(&vitd, "vitd_queue_depth"), 0);
     daemon_stop(&vitd);
+}
+END_TEST
+
+/* A body that has waited to be read is not refused for the one image in it, though the half that low priority may take has been
+ * filled by others meanwhile. */
+START_TEST(test_low_priority_keeps_its_room)
+{
+    const struct bytes file = {picture, picture_length};
+    struct upload upload = upload_files(&file, 1, "");
+    struct client low, clients[3];
+    start(", \"batching\": {\"max_queue_size\": 4, \"max_queue_delay_us\": 1000000}");
+    keep_busy();
+    client_begin(&low, &vitd, "POST", "/v2/models/a/infer", upload.body.at, upload.body.length, "Priority: u=7");
+    await_waiting(1);
+    for (int i = 0; i < 3; i++) /* these are decoded first, and wait for a batch with it */
+        wait_in_queue(&clients[i], NULL, i + 2);
+    end_with(&low, 200);
+    for (int i = 0; i < 3; i++)
+        end_with(&clients[i], 200);
+    end_busy();
+    ck_assert_double_eq(daemon_metric(&vitd, "vitd_queue_depth"), 0);
+    daemon_stop(&vitd);
+    upload_free(&upload);
 }
 END_TEST
 
@@ -363,7 +387,8 @@ int main(void)
 {
     const TTest *const all[] = {test_timeouts_that_are_none, test_timeout_shorter_than_the_queue,
                                 test_timeout_longer_than_configured, test_low_priority_leaves_room,
-                                test_full_queue_is_told_early, test_bytes_of_uploads_are_bounded, test_queue_is_shown};
+                                test_low_priority_keeps_its_room, test_full_queue_is_told_early,
+                                test_bytes_of_uploads_are_bounded, test_queue_is_shown};
     signal(SIGPIPE, SIG_IGN);
     curl_global_init(CURL_GLOBAL_DEFAULT);
     Suite *suite = suite_create("waiting");

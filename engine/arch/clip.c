@@ -83,7 +83,8 @@ static vit_status load_image_tower(struct clip *clip, const struct folder *folde
 static vit_status load_logit_scale(struct clip *clip, const struct loader *loader)
 {
     const float *stored;
-    vit_status status = load_tensor(loader, &stored, "logit_scale", NULL, 0);
+    const size_t scalar[1] = {0}; /* of rank 0 */
+    vit_status status = load_tensor(loader, &stored, "logit_scale", scalar, 0);
     if (status != VIT_OK)
         return status;
     clip->logit_scale = expf(*stored);

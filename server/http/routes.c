@@ -362,11 +362,12 @@ void request_queue_full(struct request *request)
     problem_set(&request->problem, 429, "queue_full", "the queue is full; retry in %u s", request->retry_after);
 }
 
-/* Takes room in the queue for a job with `images` images, or sets the problem: the queue is full. */
+/* Takes room in the queue for a job with `images` images, or sets the problem: the queue is full. What room the request has
+ * already is enough for one, however full the queue is by now for others of its priority. */
 static bool reserve(struct request *request, size_t images)
 {
     const size_t more = images - request->room;
-    if (queue_reserve(request->service->queue, more, request->priority)) {
+    if (!more || queue_reserve(request->service->queue, more, request->priority)) {
         request->room = 0;
         return true;
     }
