@@ -7,8 +7,8 @@
  *     on SIGTERM       not ready any more -> drain_delay_ms -> drain HTTP -> workers finish -> free everything -> exit 0;
  *                      after drain_timeout_ms, or a second signal, exit at once
  *
- * Signals are blocked in every thread and taken by sigtimedwait() in the main thread only, so there is no handler and
- * no global. The loader wakes it by SIGUSR1 when the models of a configuration are there, or cannot be had.
+ * Signals are blocked in every thread and taken by sigtimedwait() in the main thread only, so there is no global, and no
+ * handler but the last words of SIGBUS. The loader wakes it by SIGUSR1 when the models of a configuration are there, or cannot be had.
  */
 #include <errno.h>
 #include <malloc.h>
@@ -60,6 +60,15 @@ static bool fail(const char *message)
 
 /* ---- signals ---- */
 
+/* The files of models are mapped: what is cut off in place is gone under the reader's feet. */
+static void tell_of_lost_file(int signal_number)
+{
+    static const char text[] = "a model's file was changed in place while it was in use: replace files by mv, never by cp\n";
+    if (write(STDERR_FILENO, text, sizeof text - 1) < 0)
+        _exit(128 + signal_number);
+    raise(signal_number); /* reset to its default by SA_RESETHAND */
+}
+
 static void block_signals(sigset_t *awaited)
 {
     static const int numbers[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
@@ -68,6 +77,7 @@ static void block_signals(sigset_t *awaited)
         sigaddset(awaited, numbers[i]);
     pthread_sigmask(SIG_BLOCK, awaited, NULL);
     signal(SIGPIPE, SIG_IGN);
+    sigaction(SIGBUS, &(struct sigaction){.sa_handler = tell_of_lost_file, .sa_flags = (int)SA_RESETHAND}, NULL);
 }
 
 /* 0 when none came. */
@@ -109,6 +119,15 @@ static void apply_limits(struct daemon *daemon, const struct config *config)
     log_setup((enum log_level)config->log.level, (enum log_format)config->log.format);
 }
 
+/* Whoever can reach it may ask it. */
+static void warn_of_openness(const struct config *config)
+{
+    const char *address = config->listen.address;
+    if (*config->access.keys == '\0' && strncmp(address, "127.", 4) != 0 && strcmp(address, "::1") != 0)
+        log_warn("listen.address %s may be reached from other machines, and access.keys names no keys: everyone may ask",
+                 address);
+}
+
 static void tell_ready(struct daemon *daemon)
 {
     const char *address;
@@ -117,6 +136,7 @@ static void tell_ready(struct daemon *daemon)
              config->batching.max_batch_size);
     for (size_t i = 0; (address = http_address(daemon->http, i)) != NULL; i++)
         log_info("listening on %s (ready in %.0f ms)", address, (double)(job_clock_us() - daemon->start_us) / 1e3);
+    warn_of_openness(config);
     daemon->status_us = job_clock_us();
     systemd_notify("READY=1\nSTATUS=ready");
 }

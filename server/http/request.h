@@ -70,6 +70,7 @@ struct request {
     struct model *model;       /* a reference; NULL: none, or not yet */
     char load_id[MODEL_ID_BYTES]; /* the model that has to be brought into memory first; "": none has */
     enum loader_wish wish;     /* how */
+    char model_id[MODEL_ID_BYTES]; /* the model that it is for, whether or not it could be had; "": none */
     char asked_id[MODEL_ID_BYTES]; /* of an operator who asks the loader for something; "": not yet */
     void *message;             /* what the body says, of the route's own kind; owned */
     void (*free_message)(void *message);
