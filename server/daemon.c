@@ -48,8 +48,8 @@ struct daemon {
     uint64_t status_images;
 };
 
-/* Bytes: of blocks that malloc takes from, and gives back to, the system; of the rest that a thread may keep when it is free,
- * some pictures' worth. */
+/* Bytes: of blocks that malloc takes from, and gives back to, the system; of the rest that a thread may keep when it is
+ * free, some pictures' worth. */
 enum { LARGE_BLOCK = 1 << 20, KEPT_MEMORY = 8 << 20 };
 enum { TICK_MS = 100, DRAIN_TICK_MS = 10, STATUS_US = 5000000 };
 
