@@ -38,6 +38,7 @@ struct daemon {
 
     struct settings *next; /* whose models the loader opens; NULL: none */
     bool reload_again;     /* SIGHUP came meanwhile */
+    bool refused;          /* the last reload */
     atomic_int applying;   /* enum apply_state */
     vit_error apply_error; /* APPLY_FAILED */
 
@@ -47,8 +48,8 @@ struct daemon {
     uint64_t status_images;
 };
 
-/* Bytes: of blocks that malloc takes from, and gives back to, the system; of the rest that a thread may keep when it is free,
- * some pictures' worth. */
+/* Bytes: of blocks that malloc takes from, and gives back to, the system; of the rest that a thread may keep when it is
+ * free, some pictures' worth. */
 enum { LARGE_BLOCK = 1 << 20, KEPT_MEMORY = 8 << 20 };
 enum { TICK_MS = 100, DRAIN_TICK_MS = 10, STATUS_US = 5000000 };
 
@@ -143,12 +144,16 @@ static void tell_ready(struct daemon *daemon)
 
 /* ---- reload ---- */
 
+/* In STATUS=, until a reload succeeds. */
+#define REFUSED ", but the last reload was refused (see the log)"
+
 static void refuse_reload(struct daemon *daemon, const char *why)
 {
     settings_unref(daemon->next);
     daemon->next = NULL;
+    daemon->refused = true;
     log_error("reload refused, all is as it was: %s", why);
-    systemd_notify("READY=1\nSTATUS=ready, but the last reload was refused (see the log)");
+    systemd_notify("READY=1\nSTATUS=ready" REFUSED);
 }
 
 static void begin_reload(struct daemon *daemon)
@@ -197,6 +202,7 @@ static void end_reload(struct daemon *daemon)
     apply_limits(daemon, config);
     service_set_settings(service, daemon->next);
     daemon->next = NULL;
+    daemon->refused = false;
     log_info("reloaded: %zu model%s", config->model_count, config->model_count == 1 ? "" : "s");
     systemd_notify("READY=1\nSTATUS=ready");
 }
@@ -251,15 +257,15 @@ static void ping(struct daemon *daemon, int64_t now_us)
 
 static void tell_status(struct daemon *daemon, int64_t now_us)
 {
-    char text[128];
+    char text[192];
     struct queue_state queue;
     const double seconds = (double)(now_us - daemon->status_us) / 1e6;
     if (now_us - daemon->status_us < STATUS_US)
         return;
     const uint64_t images = metrics_total_images(daemon->service.metrics);
     queue_look(daemon->service.queue, &queue);
-    snprintf(text, sizeof text, "STATUS=ready: %.1f images/s, %zu waiting", (double)(images - daemon->status_images) / seconds,
-             queue.waiting);
+    snprintf(text, sizeof text, "STATUS=ready: %.1f images/s, %zu waiting%s",
+             (double)(images - daemon->status_images) / seconds, queue.waiting, daemon->refused ? REFUSED : "");
     systemd_notify(text);
     daemon->status_images = images;
     daemon->status_us = now_us;

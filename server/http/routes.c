@@ -271,10 +271,12 @@ static void check_body(struct request *request)
 
 void request_unknown_model(struct request *request, const char *name)
 {
-    char names[400];
-    registry_names(request->service->registry, names, sizeof names);
-    problem_set(&request->problem, 404, "model_not_found", "there is no model '%.80s%s%s'; this server has %s", name,
-                *request->version ? ":" : "", request->version, names);
+    char names[400] = "";
+    const bool stranger = request->route->role == ROLE_OPEN && request->settings->access; /* who may not list models */
+    if (!stranger)
+        registry_names(request->service->registry, names, sizeof names);
+    problem_set(&request->problem, 404, "model_not_found", "there is no model '%.80s%s%s'%s%s", name,
+                *request->version ? ":" : "", request->version, stranger ? "" : "; this server has ", names);
 }
 
 static void find_model(struct request *request)
