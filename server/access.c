@@ -296,6 +296,11 @@ enum access_verdict access_check(const struct access *access, const char *author
     return key->roles & 1u << role ? ACCESS_GRANTED : ACCESS_FORBIDDEN;
 }
 
+const char *access_role_name(enum role role)
+{
+    return (size_t)role < ROLES ? role_names[role] : "";
+}
+
 bool access_has_admin(const struct access *access)
 {
     for (size_t i = 0; i < access->count; i++)

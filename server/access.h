@@ -48,6 +48,8 @@ enum access_verdict {
  * means. */
 enum access_verdict access_check(const struct access *access, const char *authorization, enum role role,
                                  const char **name);
+/* "admin", "metrics", "infer"; "" for ROLE_OPEN. */
+const char *access_role_name(enum role role);
 /* Whether any key has the role admin. */
 bool access_has_admin(const struct access *access);
 

@@ -389,7 +389,7 @@ static int apply(struct cli *cli, const struct arguments *given)
     return status == 0 ? 0 : runtime_error(&error);
 }
 
-/* The file, and the files of keys and certificates that it names. */
+/* The file, and the files of keys and certificates and the model folders that it names. */
 static int check_config(const char *path)
 {
     struct config config;
@@ -402,6 +402,12 @@ static int check_config(const char *path)
         snprintf(error.message, sizeof error.message, "%s", why.message);
         sound = false;
     }
+    for (size_t i = 0; sound && i < config.model_count; i++)
+        if (!is_model(config.models[i].path)) {
+            snprintf(error.message, sizeof error.message, "%.150s: models[%zu]: %.200s: there is no config.json to be read", path, i,
+                     config.models[i].path);
+            sound = false;
+        }
     settings_unref(settings);
     config_release(&config);
     if (!sound)

@@ -367,6 +367,24 @@ static bool load_root(struct loader *loader, const cJSON *root)
     return true;
 }
 
+/* What a browser could send. */
+static bool check_origins(const char *origins, const char *path, struct config_error *error)
+{
+    char text[200];
+    while (*origins != '\0') {
+        const int length = (int)strcspn(origins, " ");
+        const char *scheme = strstr(origins, "://");
+        const bool named = scheme != NULL && scheme < origins + length && strcspn(scheme + 3, "/ ") == strcspn(scheme + 3, " ");
+        if (!named && !(length == 1 && *origins == '*')) {
+            snprintf(text, sizeof text, "access.cors_origins: found %.*s, allowed is * or an origin such as https://example.org",
+                     length < 80 ? length : 80, origins);
+            return fail_file(error, path, text);
+        }
+        origins += length + (origins[length] != '\0');
+    }
+    return true;
+}
+
 /* Keys that only make sense together. */
 static bool check_whole(const struct config *config, const char *path, struct config_error *error)
 {
@@ -374,9 +392,12 @@ static bool check_whole(const struct config *config, const char *path, struct co
         return fail_file(error, path, "tls: found one of certificate and key, allowed is both or none");
     if (config->access.admin && *config->access.keys == '\0')
         return fail_file(error, path, "access.admin: found true without access.keys, allowed is true with a file of keys");
+    char text[160];
+    snprintf(text, sizeof text, "batching.max_queue_bytes: found %lld, allowed is limits.max_body_bytes, %d, or more",
+             config->batching.max_queue_bytes, config->limits.max_body_bytes);
     if (config->batching.max_queue_bytes < config->limits.max_body_bytes)
-        return fail_file(error, path, "batching.max_queue_bytes: found less than limits.max_body_bytes, allowed is more");
-    return true;
+        return fail_file(error, path, text);
+    return check_origins(config->access.cors_origins, path, error);
 }
 
 bool config_load(struct config *config, const char *path, struct config_error *error)

@@ -7,8 +7,8 @@
  *     on SIGTERM       not ready any more -> drain_delay_ms -> drain HTTP -> workers finish -> free everything -> exit 0;
  *                      after drain_timeout_ms, or a second signal, exit at once
  *
- * Signals are blocked in every thread and taken by sigtimedwait() in the main thread only, so there is no handler and
- * no global. The loader wakes it by SIGUSR1 when the models of a configuration are there, or cannot be had.
+ * Signals are blocked in every thread and taken by sigtimedwait() in the main thread only, so there is no global, and no
+ * handler but the last words of SIGBUS. The loader wakes it by SIGUSR1 when the models of a configuration are there, or cannot be had.
  */
 #include <errno.h>
 #include <malloc.h>
@@ -38,6 +38,7 @@ struct daemon {
 
     struct settings *next; /* whose models the loader opens; NULL: none */
     bool reload_again;     /* SIGHUP came meanwhile */
+    bool refused;          /* the last reload */
     atomic_int applying;   /* enum apply_state */
     vit_error apply_error; /* APPLY_FAILED */
 
@@ -47,8 +48,8 @@ struct daemon {
     uint64_t status_images;
 };
 
-/* Bytes: of blocks that malloc takes from, and gives back to, the system; of the rest that a thread may keep when it is free,
- * some pictures' worth. */
+/* Bytes: of blocks that malloc takes from, and gives back to, the system; of the rest that a thread may keep when it is
+ * free, some pictures' worth. */
 enum { LARGE_BLOCK = 1 << 20, KEPT_MEMORY = 8 << 20 };
 enum { TICK_MS = 100, DRAIN_TICK_MS = 10, STATUS_US = 5000000 };
 
@@ -60,6 +61,15 @@ static bool fail(const char *message)
 
 /* ---- signals ---- */
 
+/* The files of models are mapped: what is cut off in place is gone under the reader's feet. */
+static void tell_of_lost_file(int signal_number)
+{
+    static const char text[] = "a model's file was changed in place while it was in use: replace files by mv, never by cp\n";
+    if (write(STDERR_FILENO, text, sizeof text - 1) < 0)
+        _exit(128 + signal_number);
+    raise(signal_number); /* reset to its default by SA_RESETHAND */
+}
+
 static void block_signals(sigset_t *awaited)
 {
     static const int numbers[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
@@ -68,6 +78,7 @@ static void block_signals(sigset_t *awaited)
         sigaddset(awaited, numbers[i]);
     pthread_sigmask(SIG_BLOCK, awaited, NULL);
     signal(SIGPIPE, SIG_IGN);
+    sigaction(SIGBUS, &(struct sigaction){.sa_handler = tell_of_lost_file, .sa_flags = (int)SA_RESETHAND}, NULL);
 }
 
 /* 0 when none came. */
@@ -110,6 +121,15 @@ static void apply_limits(struct daemon *daemon, const struct config *config)
     log_setup((enum log_level)config->log.level, (enum log_format)config->log.format);
 }
 
+/* Whoever can reach it may ask it. */
+static void warn_of_openness(const struct config *config)
+{
+    const char *address = config->listen.address;
+    if (*config->access.keys == '\0' && strncmp(address, "127.", 4) != 0 && strcmp(address, "::1") != 0)
+        log_warn("listen.address %s may be reached from other machines, and access.keys names no keys: everyone may ask",
+                 address);
+}
+
 static void tell_ready(struct daemon *daemon)
 {
     const char *address;
@@ -118,18 +138,23 @@ static void tell_ready(struct daemon *daemon)
              config->batching.max_batch_size);
     for (size_t i = 0; (address = http_address(daemon->http, i)) != NULL; i++)
         log_info("listening on %s (ready in %.0f ms)", address, (double)(job_clock_us() - daemon->start_us) / 1e3);
+    warn_of_openness(config);
     daemon->status_us = job_clock_us();
     systemd_notify("READY=1\nSTATUS=ready");
 }
 
 /* ---- reload ---- */
 
+/* In STATUS=, until a reload succeeds. */
+#define REFUSED ", but the last reload was refused (see the log)"
+
 static void refuse_reload(struct daemon *daemon, const char *why)
 {
     settings_unref(daemon->next);
     daemon->next = NULL;
+    daemon->refused = true;
     log_error("reload refused, all is as it was: %s", why);
-    systemd_notify("READY=1\nSTATUS=ready, but the last reload was refused (see the log)");
+    systemd_notify("READY=1\nSTATUS=ready" REFUSED);
 }
 
 static void begin_reload(struct daemon *daemon)
@@ -178,6 +203,7 @@ static void end_reload(struct daemon *daemon)
     apply_limits(daemon, config);
     service_set_settings(service, daemon->next);
     daemon->next = NULL;
+    daemon->refused = false;
     log_info("reloaded: %zu model%s", config->model_count, config->model_count == 1 ? "" : "s");
     systemd_notify("READY=1\nSTATUS=ready");
 }
@@ -232,15 +258,15 @@ static void ping(struct daemon *daemon, int64_t now_us)
 
 static void tell_status(struct daemon *daemon, int64_t now_us)
 {
-    char text[128];
+    char text[192];
     struct queue_state queue;
     const double seconds = (double)(now_us - daemon->status_us) / 1e6;
     if (now_us - daemon->status_us < STATUS_US)
         return;
     const uint64_t images = metrics_total_images(daemon->service.metrics);
     queue_look(daemon->service.queue, &queue);
-    snprintf(text, sizeof text, "STATUS=ready: %.1f images/s, %zu waiting", (double)(images - daemon->status_images) / seconds,
-             queue.waiting);
+    snprintf(text, sizeof text, "STATUS=ready: %.1f images/s, %zu waiting%s",
+             (double)(images - daemon->status_images) / seconds, queue.waiting, daemon->refused ? REFUSED : "");
     systemd_notify(text);
     daemon->status_images = images;
     daemon->status_us = now_us;

@@ -32,7 +32,7 @@ static const char *const reject_names[REJECT_COUNT] = {
     [REJECT_QUEUE_FULL] = "queue_full",   [REJECT_TOO_LARGE] = "too_large",     [REJECT_TIMEOUT] = "timeout",
     [REJECT_CLIENT_GONE] = "client_gone", [REJECT_SLOW_CLIENT] = "slow_client", [REJECT_LOADING] = "loading",
     [REJECT_DRAINING] = "draining",       [REJECT_MALFORMED] = "malformed",
-    [REJECT_UNAUTHORIZED] = "unauthorized",
+    [REJECT_UNAUTHORIZED] = "unauthorized", [REJECT_CONNECTIONS] = "connections",
 };
 
 static const struct duration_kind {
@@ -449,6 +449,7 @@ static void put_process(FILE *out, const struct metrics *metrics)
 
 static void put_gauges(FILE *out, const struct metrics *metrics, const struct metrics_gauges *gauges)
 {
+    put_gauge(out, "vitd_connections", "gauge", "Open connections.", (double)gauges->connections);
     put_gauge(out, "vitd_queue_depth", "gauge", "Images waiting for a worker.", (double)gauges->queue_depth);
     put_gauge(out, "vitd_queue_bytes", "gauge", "Bytes of uploads being read or waiting.", (double)gauges->queue_bytes);
     put_gauge(out, "vitd_models_bytes", "gauge", "Memory of the models that are loaded.", (double)gauges->models_bytes);

@@ -18,7 +18,7 @@ struct model_metrics;
 /* Why a request was refused or dropped: the label of vitd_rejected_total. */
 enum metrics_reject {
     REJECT_QUEUE_FULL, REJECT_TOO_LARGE, REJECT_TIMEOUT, REJECT_CLIENT_GONE, REJECT_SLOW_CLIENT, REJECT_LOADING,
-    REJECT_DRAINING, REJECT_MALFORMED, REJECT_UNAUTHORIZED, REJECT_COUNT
+    REJECT_DRAINING, REJECT_MALFORMED, REJECT_UNAUTHORIZED, REJECT_CONNECTIONS, REJECT_COUNT
 };
 
 /* DURATION_REQUEST is observed by metrics_request() */
@@ -52,6 +52,7 @@ uint64_t metrics_total_images(const struct metrics *metrics);
 
 /* What is true at one moment, looked up by whoever renders. */
 struct metrics_gauges {
+    size_t connections;
     size_t queue_depth, queue_bytes;
     size_t models_bytes;
     size_t cache_entries, cache_bytes;

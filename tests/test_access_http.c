@@ -171,6 +171,19 @@ START_TEST(test_open_routes_are_these)
 }
 END_TEST
 
+/* A probe of a model answers everyone, but lists the models to nobody. */
+START_TEST(test_probes_tell_no_names)
+{
+    struct daemon daemon = start("");
+    ck_assert_int_eq(status_of(&daemon, "GET", "/v2/models/small/ready", NULL), 200);
+    struct reply reply = daemon_get(&daemon, "/v2/models/none/ready");
+    ck_assert_int_eq(reply.status, 404);
+    ck_assert_str_eq(reply.body, "{\"error\":\"there is no model 'none'\"}");
+    reply_free(&reply);
+    daemon_stop(&daemon);
+}
+END_TEST
+
 START_TEST(test_only_bearer_keys_count)
 {
     static const struct {
@@ -514,6 +527,7 @@ int main(void)
     tcase_add_checked_fixture(tests, scratch_make, scratch_remove);
     tcase_add_test(tests, test_every_route_has_its_role);
     tcase_add_test(tests, test_open_routes_are_these);
+    tcase_add_test(tests, test_probes_tell_no_names);
     tcase_add_test(tests, test_only_bearer_keys_count);
     tcase_add_test(tests, test_no_spelling_gets_around_the_check);
     tcase_add_test(tests, test_admin_routes_are_not_there_unless_wanted);

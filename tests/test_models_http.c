@@ -296,8 +296,9 @@ START_TEST(test_broken_lazy_model)
     start(models);
     for (int i = 0; i < CLIENTS; i++)
         client_post(&clients[i], "/classify?model=l", NULL);
+    struct reply reply;
     for (int i = 0; i < CLIENTS; i++) {
-        struct reply reply = client_end(&clients[i]);
+        reply = client_end(&clients[i]);
         reply_assert_error(&reply, 503, "model_failed");
         ck_assert_msg(strstr(reply.body, "model l: ") && strstr(reply.body, "config.json"), "%s", reply.body);
         reply_free(&reply);
@@ -308,6 +309,12 @@ START_TEST(test_broken_lazy_model)
     ck_assert_msg(strstr(reason, "config.json") != NULL, "%s", reason);
     free(reason);
     ck_assert_int_ge(daemon_logged(&vitd, "error model l: "), 1);
+    /* whose failure it was is told everywhere */
+    reply = daemon_get(&vitd, "/v2/models/l/ready");
+    ck_assert_int_eq(reply.status, 503);
+    reply_free(&reply);
+    ck_assert_int_ge(daemon_logged(&vitd, "error=model_failed model=l "), CLIENTS);
+    ck_assert_double_eq(daemon_metric(&vitd, "vitd_requests_total{route=\"classify\",model=\"l\",code=\"503\"}"), CLIENTS);
     ck_assert_int_eq(post("/classify"), 200);
     assert_loaded("a");
     ck_assert_double_eq(daemon_metric(&vitd, "vitd_queue_bytes"), 0);
@@ -446,7 +453,7 @@ START_TEST(test_model_that_never_fits)
         ck_assert_int_eq(post("/classify?model=y"), 200);
         struct reply reply = daemon_post(&vitd, "/classify?model=large", picture, picture_length);
         reply_assert_error(&reply, 503, "out_of_memory");
-        ck_assert_msg(strstr(reply.body, "model large: its ") && strstr(reply.body, "model_memory_bytes"), "%s", reply.body);
+        ck_assert_msg(strstr(reply.body, "model large: needs ") && strstr(reply.body, "model_memory_bytes"), "%s", reply.body);
         reply_free(&reply);
     }
     assert_loaded("x y"); /* the first time it was opened to find out, and one had made room for its weights */
@@ -531,12 +538,24 @@ START_TEST(test_operators_routes_are_not_there_by_default)
     start("\"models\": [" ORDINARY "]");
     for (size_t i = 0; i < OPERATOR_PATHS; i++) {
         struct reply reply = daemon_request(&vitd, "POST", operator_paths[i], NULL, "", 0, NULL);
-        ck_assert_msg(reply.status == 404 && strstr(reply.body, "openapi.json") != NULL, "%s", reply.body);
+        ck_assert_msg(reply.status == 404 && strstr(reply.body, "only there with access.admin") != NULL, "%s", reply.body);
         reply_free(&reply);
     }
     assert_error("GET", "/debug/queue", NULL, 404, "route_not_found");
     ck_assert_int_eq(post("/classify"), 200);
     daemon_stop(&vitd);
+}
+END_TEST
+
+START_TEST(test_operators_say_which_version)
+{
+    start_admin("{\"name\": \"a\", \"version\": 1, \"path\": \"@/vit-hf\"}, "
+                "{\"name\": \"a\", \"version\": 2, \"path\": \"@/vit-hf\"}");
+    assert_error("POST", "/models/a/unload", operator_key, 400, "version_needed");
+    assert_error("POST", "/models/a/load", operator_key, 400, "version_needed");
+    struct reply reply = daemon_request(&vitd, "POST", "/models/a:2/unload", NULL, "", 0, operator_key);
+    ck_assert_str_eq(reply.body, "{\"model\":\"a:2\",\"state\":\"unloaded\"}");
+    reply_free(&reply);
 }
 END_TEST
 
@@ -645,7 +664,7 @@ int main(void)
         test_parameters_are_checked_once_it_is_loaded, test_several_first_requests_at_once, test_broken_lazy_model,
         test_client_leaves_while_it_loads, test_deadline_passes_while_it_loads, test_sigterm_while_one_loads,
         test_least_recently_used_makes_room, test_model_that_never_fits, test_crowd_in_too_little_room,
-        test_operators_routes_are_not_there_by_default, test_operators_need_their_key, test_operator_unloads_and_loads,
+        test_operators_routes_are_not_there_by_default, test_operators_say_which_version, test_operators_need_their_key, test_operator_unloads_and_loads,
         test_operator_reloads, test_unloading_under_load_fails_nobody};
     signal(SIGPIPE, SIG_IGN);
     curl_global_init(CURL_GLOBAL_DEFAULT);

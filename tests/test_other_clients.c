@@ -223,6 +223,9 @@ START_TEST(test_predictions)
     json = json_of(daemon_post_files(&daemon, "/predictions/small", parts, &file.length, 1), 200); /* curl -F data=@ */
     assert_predictions(json, five, 5);
     cJSON_Delete(json);
+    json = json_of(daemon_request(&daemon, "PUT", "/predictions/small", NULL, file.at, file.length, NULL), 200); /* curl -T */
+    assert_predictions(json, five, 5);
+    cJSON_Delete(json);
     json = json_of(daemon_post(&daemon, "/predictions/small?top_k=2&function_to_apply=none", file.at, file.length), 200);
     assert_predictions(json, two, 2);
     cJSON_Delete(json);
@@ -231,7 +234,7 @@ START_TEST(test_predictions)
     expect_code(daemon_post(&daemon, "/predictions/none", file.at, file.length), 404, "model_not_found");
     expect_code(daemon_post(&daemon, "/predictions/small", "junk", 4), 415, "unsupported_image_type");
     expect_code(daemon_post(&daemon, "/predictions/small", file.at, file.length / 2), 422, "undecodable_image");
-    ck_assert_double_eq(daemon_metric(&daemon, "vitd_requests_total{route=\"predictions\",model=\"small\",code=\"200\"}"), 3);
+    ck_assert_double_eq(daemon_metric(&daemon, "vitd_requests_total{route=\"predictions\",model=\"small\",code=\"200\"}"), 4);
     cJSON_Delete(five);
     cJSON_Delete(two);
     free(file.at);

@@ -391,7 +391,7 @@ START_TEST(test_too_large_a_model_evicts_nobody)
     ck_assert_int_eq(apply(), VIT_OK);
     for (int i = 0; i < 2; i++) {
         ck_assert_int_eq(ask(LOADER_LOAD, "large"), VIT_ERR_NO_MEMORY);
-        ck_assert_msg(strstr(why.message, "model large: its ") && strstr(why.message, "model_memory_bytes"), "%s", why.message);
+        ck_assert_msg(strstr(why.message, "model large: needs ") && strstr(why.message, "model_memory_bytes"), "%s", why.message);
         ck_assert_int_eq(state_of("large"), MODEL_FAILED);
         assert_loaded(3, one);
         ck_assert_uint_gt(bytes_of("large"), 3 * one);

@@ -206,7 +206,7 @@ START_TEST(test_broken_configuration_changes_nothing)
         {OTHER ", {\"name\": \"b\", \"path\": \"@/vit-hf\"}]", "found the name b twice"},
         {OTHER "], \"access\": {\"keys\": \"/tmp/vitd-no-such-keys\"}", "access.keys: "},
         {OTHER "], \"access\": {\"admin\": true}", "access.admin: found true without access.keys"},
-        {OTHER "], \"model_memory_bytes\": 100000", "bytes are more than others leave of model_memory_bytes, 100000"},
+        {OTHER "], \"model_memory_bytes\": 100000", "bytes; of model_memory_bytes, 100000, models that are not lazy keep "},
     };
     start("\"models\": [{\"name\": \"a\", \"path\": \"@/vit-hf\"}]", NULL);
     struct reply before = daemon_get(&vitd, "/models");
@@ -463,6 +463,30 @@ START_TEST(test_requests_keep_their_settings)
 }
 END_TEST
 
+/* What kills a process without a word by default. */
+START_TEST(test_file_cut_off_in_place_is_named)
+{
+    char folder[FOLDER_BYTES], models[256];
+    if (getenv("VITD_SANITIZED") != NULL)
+        return; /* sanitizers have words of their own */
+    folder_make(folder);
+    folder_add(folder, "m", "tests/golden/vit-hf");
+    snprintf(models, sizeof models, "\"models\": [{\"name\": \"m\", \"path\": \"%s/m\"}]", folder);
+    start(models, NULL);
+    folder_write(folder, "m/model.safetensors", "");
+    for (int i = 0; i < 3; i++) {
+        struct reply reply = daemon_post(&vitd, "/classify", picture, picture_length);
+        reply_free(&reply);
+    }
+    char *log = daemon_log(&vitd);
+    ck_assert_msg(strstr(log, "changed in place while it was in use") != NULL, "%s", log);
+    free(log);
+    const int status = daemon_wait(&vitd);
+    ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
+    folder_remove(folder);
+}
+END_TEST
+
 int main(void)
 {
     const TTest *const all[] = {
@@ -471,7 +495,7 @@ int main(void)
         test_last_of_many_signals_counts, test_signal_while_it_starts, test_sigterm_during_a_reload,
         test_keys_for_the_next_start_are_named, test_a_certificate_for_the_next_start_does_not_end_reloads,
         test_limits_come_into_force, test_timeouts_come_into_force, test_log_comes_into_force,
-        test_requests_keep_their_settings};
+        test_requests_keep_their_settings, test_file_cut_off_in_place_is_named};
     signal(SIGPIPE, SIG_IGN);
     curl_global_init(CURL_GLOBAL_DEFAULT);
     Suite *suite = suite_create("reload");

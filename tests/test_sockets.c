@@ -342,6 +342,11 @@ START_TEST(test_bound_changes_by_reload)
     usleep(200000);
     ck_assert_int_eq(fill(daemon.port, NULL, "127.0.0.1", fds, 8), 2);
     close_all(fds, 2);
+    usleep(200000);
+    ck_assert_double_ge(daemon_metric(&daemon, "vitd_rejected_total{reason=\"connections\"}"), 1);
+    char *log = daemon_log(&daemon);
+    ck_assert_ptr_nonnull(strstr(log, "a connection was refused: its address has limits.max_connections_per_address open"));
+    free(log);
     daemon_stop(&daemon);
 }
 END_TEST

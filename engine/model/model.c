@@ -1,6 +1,7 @@
 /* model.c - opens a model folder: config, tensors, architecture, preprocessing, tokenizer or labels, in this order. */
 #include "engine/model/model.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -177,8 +178,11 @@ vit_status vit_model_open(vit_model **model, const char *folder, const vit_optio
     if (strlen(folder) + 64 > sizeof file)
         return vit_error_set(err, VIT_ERR_ARGUMENT, "the model folder's path is too long");
     snprintf(file, sizeof file, "%s/config.json", folder);
-    if (access(folder, F_OK) != 0)
+    if (access(folder, R_OK | X_OK) != 0 && errno == ENOENT)
         return vit_error_set(err, VIT_ERR_IO, "%s: there is no such folder", folder);
+    if (access(folder, R_OK | X_OK) != 0)
+        return vit_error_set(err, VIT_ERR_IO, "%s: %s (this user must be able to enter the folder, and all above it)", folder,
+                             strerror(errno));
 
     cJSON *config = NULL;
     vit_status status = json_load(&config, file, &inner);

@@ -71,7 +71,7 @@ static void write_log(const struct request *request, double seconds)
         .method = request->method[0] ? request->method : "-",
         .path = request->target,
         .route = request->route ? request->route->name : "",
-        .model = request->model ? request->model->id : "",
+        .model = request->model_id,
         .user = request->user,
         .trace = request->trace.id,
         .span = request->trace.span,
@@ -95,7 +95,9 @@ static void record(const struct request *request)
 {
     struct metrics *metrics = request->service->metrics;
     const double seconds = (double)(job_clock_us() - request->start_us) / 1e6;
-    struct model_metrics *model = request->model ? request->model->metrics : NULL;
+    struct model_metrics *model = request->model         ? request->model->metrics
+                                  : *request->model_id ? metrics_model(metrics, request->model_id)
+                                                       : NULL;
     metrics_request(metrics, request->route ? request->route->name : "other", model, request->status, seconds);
     if (model && request->route->takes_images)
         metrics_inference(model, request->status < 400, seconds);
@@ -130,11 +132,21 @@ static void record_cut_line(struct exchange *exchange, struct connection *connec
     request_free(request);
 }
 
+enum { BETWEEN_REFUSALS_US = 10000000 };
+
 enum MHD_Result exchange_accept(void *cls, const struct sockaddr *peer, socklen_t length)
 {
     struct exchange *exchange = cls;
     (void)length;
-    return connections_admit(exchange->connections, peer) ? MHD_YES : MHD_NO;
+    if (connections_admit(exchange->connections, peer))
+        return MHD_YES;
+    metrics_rejected(exchange->service->metrics, REJECT_CONNECTIONS);
+    const int64_t now_us = job_clock_us(), told_us = atomic_load(&exchange->refusal_told_us);
+    if (now_us - told_us > BETWEEN_REFUSALS_US) { /* one line tells of many */
+        atomic_store(&exchange->refusal_told_us, now_us);
+        log_warn("a connection was refused: its address has limits.max_connections_per_address open (told every 10 s at most)");
+    }
+    return MHD_NO;
 }
 
 void exchange_connection(void *cls, struct MHD_Connection *mhd, void **socket_context,
@@ -146,9 +158,11 @@ void exchange_connection(void *cls, struct MHD_Connection *mhd, void **socket_co
         if (*socket_context)
             record_cut_line(exchange, *socket_context);
         connection_close(exchange->connections, *socket_context);
+        atomic_fetch_sub(&exchange->service->connections, 1);
         tls_end(exchange->tls, pair);
         return;
     }
+    atomic_fetch_add(&exchange->service->connections, 1);
     const union MHD_ConnectionInfo *fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
     const union MHD_ConnectionInfo *peer = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
     struct tls_pair *pair = exchange->tls ? tls_begin(exchange->tls, mhd) : NULL;

@@ -13,6 +13,7 @@ struct exchange {
     struct service *service;
     struct connections *connections;
     struct tls *tls; /* NULL: none */
+    atomic_int_fast64_t refusal_told_us; /* when the log last said that a connection was refused */
 };
 
 enum MHD_Result exchange_accept(void *exchange, const struct sockaddr *peer, socklen_t length);

@@ -58,7 +58,7 @@ enum outcome handle_unload(struct request *request);
 
 /* ---- shared by them ---- */
 
-/* A 404 that says which models there are. */
+/* A 404 that says which models there are, to those who may know. */
 void request_unknown_model(struct request *request, const char *name);
 /* What a failed image means to the client. */
 void request_image_problem(struct request *request, const struct job_image *image);

@@ -255,7 +255,7 @@ static bool open_tls(struct tls **tls, const struct config *config, struct http_
 {
     struct tls_error why = {""};
     return *config->tls.certificate == '\0' || tls_create(tls, config->tls.certificate, config->tls.key, &why) ||
-           fail(error, "%s", why.message);
+           fail(error, "tls: %s", why.message);
 }
 
 bool http_check(const struct config *config, struct http_error *error)

@@ -73,6 +73,7 @@ struct request {
     struct model *model;       /* a reference; NULL: none, or not yet */
     char load_id[MODEL_ID_BYTES]; /* the model that has to be brought into memory first; "": none has */
     enum loader_wish wish;     /* how */
+    char model_id[MODEL_ID_BYTES]; /* the model that it is for, whether or not it could be had; "": none */
     char asked_id[MODEL_ID_BYTES]; /* of an operator who asks the loader for something; "": not yet */
     struct multipart_file *files; /* [images]: the images in the body; owned */
     struct words *labels, *targets; /* what is asked in words; owned. NULL: nothing */

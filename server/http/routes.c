@@ -1,6 +1,7 @@
 /* routes.c - the table of routes, and what is checked before their handlers run. */
 #include "server/http/routes.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -130,14 +131,20 @@ static bool is_served(const struct route *route, const struct request *request)
 
 static bool method_matches(const struct route *route, const char *method)
 {
-    return strcmp(method, route->method) == 0 || (strcmp(method, "HEAD") == 0 && strcmp(route->method, "GET") == 0);
+    return strcmp(method, route->method) == 0 || (strcmp(method, "HEAD") == 0 && strcmp(route->method, "GET") == 0) ||
+           (strcmp(method, "PUT") == 0 && route->finish == finish_predictions); /* as TorchServe takes curl -T */
 }
 
 static void find_route(struct request *request)
 {
     const struct route *row = routes;
-    while (row < routes + ROUTE_COUNT && !(is_served(row, request) && path_matches(row, request)))
+    while (row < routes + ROUTE_COUNT && !path_matches(row, request))
         row++;
+    if (row < routes + ROUTE_COUNT && !is_served(row, request)) {
+        problem_set(&request->problem, 404, "route_not_found", "%s is only there with access.admin in the configuration",
+                    row->path);
+        return;
+    }
     if (row == routes + ROUTE_COUNT) {
         problem_set(&request->problem, 404, "route_not_found",
                     "there is no %.80s here; GET /openapi.json says what there is", request->path);
@@ -145,7 +152,7 @@ static void find_route(struct request *request)
     }
     request->route = row;
     if (!method_matches(row, request->method)) {
-        request->allow = strcmp(row->method, "GET") == 0 ? "GET, HEAD" : row->method;
+        request->allow = strcmp(row->method, "GET") == 0 ? "GET, HEAD" : row->finish == finish_predictions ? "POST, PUT" : row->method;
         if (request->origin && strcmp(request->method, "OPTIONS") == 0)
             request->status = 204; /* a browser asks before it sends the request itself */
         else
@@ -211,8 +218,8 @@ static void check_access(struct request *request)
                     request->headers.authorization ? "this key is not known here" : "send a key: Authorization: Bearer KEY");
         break;
     case ACCESS_FORBIDDEN:
-        problem_set(&request->problem, 403, "forbidden", "this key may not do this: %s is for another role",
-                    request->route->path);
+        problem_set(&request->problem, 403, "forbidden", "this key may not do this: %s needs the role %s",
+                    request->route->path, access_role_name(request->route->role));
     }
 }
 
@@ -267,10 +274,12 @@ static void check_body(struct request *request)
 
 void request_unknown_model(struct request *request, const char *name)
 {
-    char names[400];
-    registry_names(request->service->registry, names, sizeof names);
-    problem_set(&request->problem, 404, "model_not_found", "there is no model '%.80s%s%s'; this server has %s", name,
-                *request->version ? ":" : "", request->version, names);
+    char names[400] = "";
+    const bool stranger = request->route->role == ROLE_OPEN && request->settings->access; /* who may not list models */
+    if (!stranger)
+        registry_names(request->service->registry, names, sizeof names);
+    problem_set(&request->problem, 404, "model_not_found", "there is no model '%.80s%s%s'%s%s", name,
+                *request->version ? ":" : "", request->version, stranger ? "" : "; this server has ", names);
 }
 
 static void find_model(struct request *request)
@@ -278,8 +287,11 @@ static void find_model(struct request *request)
     struct registry *registry = request->service->registry;
     const bool in_path = request->route->model == MODEL_IN_PATH;
     const char *name = in_path ? request->name : request->choices.model;
-    switch (registry_find(registry, name, *request->version ? request->version : NULL, &request->model,
-                          request->load_id)) {
+    const enum found found = registry_find(registry, name, *request->version ? request->version : NULL, &request->model,
+                                           request->load_id);
+    if (found != FOUND_NOTHING)
+        snprintf(request->model_id, sizeof request->model_id, "%s", request->load_id);
+    switch (found) {
     case FOUND_READY:
         request->load_id[0] = '\0';
         break;

@@ -95,6 +95,7 @@ enum outcome handle_metrics(struct request *request)
     queue_look(service->queue, &queue);
     const struct cache_stats cache = cache_stats(service->cache);
     const struct metrics_gauges gauges = {
+        .connections = atomic_load(&service->connections),
         .queue_depth = queue.waiting,
         .queue_bytes = queue.bytes,
         .models_bytes = registry_bytes(service->registry),

@@ -24,6 +24,8 @@ struct service {
     atomic_bool ready;    /* set once, after the registry is filled */
     atomic_bool draining; /* set once */
 
+    atomic_size_t connections; /* open ones */
+
     pthread_mutex_t mutex; /* protects settings, the pointer */
     struct settings *settings;
 };

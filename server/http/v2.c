@@ -56,14 +56,20 @@ enum outcome handle_v2_model(struct request *request)
     return OUTCOME_REPLY;
 }
 
-/* A lazy model is ready: it will answer. */
+/* A lazy model is ready: it will answer, unless it could not when it was last asked. */
 enum outcome handle_v2_model_ready(struct request *request)
 {
     char id[MODEL_ID_BYTES];
     const struct service *service = request->service;
     const enum found found = registry_find(service->registry, request->name, *request->version ? request->version : NULL,
                                            NULL, id);
-    const bool ready = (found == FOUND_READY || found == FOUND_LAZY) && !atomic_load(&service->draining);
+    struct listed listed;
+    bool failed = false;
+    if (found != FOUND_NOTHING && registry_look(service->registry, id, &listed)) {
+        failed = listed.state == MODEL_FAILED;
+        listed_release(&listed);
+    }
+    const bool ready = (found == FOUND_READY || found == FOUND_LAZY) && !failed && !atomic_load(&service->draining);
     if (found == FOUND_NOTHING) {
         request_unknown_model(request, request->name);
         return OUTCOME_REPLY;

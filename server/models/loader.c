@@ -4,12 +4,14 @@
 #include "server/models/loader.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "server/log.h"
 #include "server/work/job.h"
@@ -136,8 +138,8 @@ static bool make_room(struct loader *loader, const char *id, size_t own, size_t 
 
 static vit_status over_budget(const struct loader *loader, const struct listed *line, vit_error *err)
 {
-    return fail(err, VIT_ERR_NO_MEMORY, "model %s: its %zu bytes are more than others leave of model_memory_bytes, %lld",
-                line->id, line->bytes, loader->max_bytes);
+    return fail(err, VIT_ERR_NO_MEMORY, "model %s: needs %zu bytes; of model_memory_bytes, %lld, models that are not lazy keep %zu", line->id,
+                line->bytes, loader->max_bytes, registry_fixed_bytes(loader->registry, line->id));
 }
 
 /* Opens what a line of the list says. */
@@ -264,6 +266,8 @@ static vit_status fill(struct loader *loader, struct listed *list, const struct 
         model_make_id(&line->configured, line->id);
         if (!keep(loader, line) && !line->configured.lazy)
             status = open_line(loader, line, err);
+        else if (!line->model && access(line->configured.path, R_OK | X_OK) < 0)
+            log_warn("model %s: %s: %s; requests for it will fail", line->id, line->configured.path, strerror(errno));
         bytes += line->model && !line->configured.lazy ? line->bytes : 0;
         if (status == VIT_OK && max && bytes > max)
             status = over_budget(loader, line, err);

@@ -132,6 +132,16 @@ enum found registry_find(struct registry *registry, const char *name, const char
 
 /* ---- looking ---- */
 
+size_t registry_versions(struct registry *registry, const char *name)
+{
+    size_t count = 0;
+    pthread_mutex_lock(&registry->mutex);
+    for (size_t i = 0; i < registry->count; i++)
+        count += strcmp(registry->list[i].configured.name, name) == 0;
+    pthread_mutex_unlock(&registry->mutex);
+    return count;
+}
+
 struct listed *registry_list(struct registry *registry, size_t *count)
 {
     pthread_mutex_lock(&registry->mutex);

@@ -53,6 +53,9 @@ enum found {
 enum found registry_find(struct registry *registry, const char *name, const char *version, struct model **model,
                          char id[MODEL_ID_BYTES]);
 
+/* How many versions a name has. */
+size_t registry_versions(struct registry *registry, const char *name);
+
 /* A copy of the list in the order of the configuration; NULL when memory is short. */
 struct listed *registry_list(struct registry *registry, size_t *count);
 void registry_list_free(struct listed *list, size_t count);
