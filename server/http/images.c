@@ -81,7 +81,7 @@ static void fill_job(struct request *request)
         job->images[i].length = request->files[i].length;
     }
     job->words = request->labels ? request->labels : request->model->words;
-    job->targets = request->targets;
+    job->targets = request->shown;
     job->want_features = request->route->finish == finish_embed;
     job->want_distances = request->route->finish == finish_attention_distance;
     job->keep_pixels = pictured && !request->choices.original_size;
@@ -308,7 +308,7 @@ void finish_explain(struct request *request, const struct job *job)
     const struct explained explained = {
         .model = request->model->vit,
         .choices = &request->choices,
-        .target_texts = request->targets ? (const char *const *)request->targets->texts : NULL,
+        .target_texts = job->targets ? (const char *const *)job->targets->texts : NULL,
         .map = image->map,
         .pixels = image->pixels,
         .encoded = image->bytes,

@@ -77,6 +77,7 @@ struct request {
     char asked_id[MODEL_ID_BYTES]; /* of an operator who asks the loader for something; "": not yet */
     struct multipart_file *files; /* [images]: the images in the body; owned */
     struct words *labels, *targets; /* what is asked in words; owned. NULL: nothing */
+    const struct words *shown; /* what an explanation in words is of: the targets, or all labels; NULL: nothing. Borrowed */
     struct words_work *words_work; /* while workers embed them; owned */
     void (*next)(struct request *request); /* what follows the job, on a worker; NULL: the reply */
     void *message;             /* what the body says, of the route's own kind; owned */

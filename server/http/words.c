@@ -100,15 +100,13 @@ static bool read_targets(struct request *request)
     const struct words *labels = request->labels ? request->labels : request->model->words;
     if (choices->explain.method != VIT_ATTENTION_LEGRAD)
         return true;
-    if (choices->target[0])
-        return add_list(request, &request->targets, "target", choices->target, ',', choices->template);
-    if (!labels || labels->count > VIT_MAX_TARGETS)
-        return problem_set(&request->problem, 400, "target_needed",
-                           "say of which words the map is to be: target=frisbee, up to %d between commas", VIT_MAX_TARGETS);
-    for (size_t i = 0; i < labels->count; i++)
-        if (!request_add_text(request, &request->targets, labels->template, labels->texts[i], strlen(labels->texts[i])))
-            return false;
-    return true;
+    if (choices->target[0] &&
+        !add_list(request, &request->targets, "target", choices->target, ',', choices->template))
+        return false;
+    request->shown = request->targets ? request->targets : labels;
+    return request->targets || (labels && labels->count <= VIT_MAX_TARGETS) ||
+           problem_set(&request->problem, 400, "target_needed",
+                       "say of which words the map is to be: target=frisbee, up to %d between commas", VIT_MAX_TARGETS);
 }
 
 static bool check_targets(struct request *request)
@@ -118,12 +116,12 @@ static bool check_targets(struct request *request)
     vit_explain *explain = &request->choices.explain;
     if (explain->method == VIT_ATTENTION_NONE)
         return true;
-    if (request->targets && request->targets->count > VIT_MAX_TARGETS)
+    if (request->shown && request->shown->count > VIT_MAX_TARGETS)
         return problem_set(&request->problem, 400, "invalid_parameter", "target: there are %zu texts, and %d at most are shown",
-                           request->targets->count, VIT_MAX_TARGETS);
-    if (request->targets) {
-        explain->target_count = request->targets->count;
-        explain->target_vectors = request->targets->embeddings;
+                           request->shown->count, VIT_MAX_TARGETS);
+    if (request->shown) {
+        explain->target_count = request->shown->count;
+        explain->target_vectors = request->shown->embeddings;
     }
     const vit_status status = vit_explain_shape(request->model->vit, explain, &shape, &error);
     return status == VIT_OK || problem_set(&request->problem, status == VIT_ERR_UNSUPPORTED ? 422 : 400,
@@ -131,15 +129,29 @@ static bool check_targets(struct request *request)
                                            "%s", error.message);
 }
 
-bool request_read_words(struct request *request)
+/* Words that nobody would read are refused rather than passed over. */
+static bool words_are_of_use(struct request *request)
 {
     const struct choices *choices = &request->choices;
-    const bool scores = request->route->parameters & 1u << PARAMETER_LABELS;
+    const bool in_body = request->labels || request->targets;
     if (!vit_model_describe(request->model->vit)->text)
-        return (!choices->labels[0] && !request->labels) ||
+        return (!choices->labels[0] && !choices->template[0] && !in_body) ||
                problem_set(&request->problem, 400, "invalid_parameter",
-                           "labels go with a model that has a text tower, and %s has classes of its own", request->model->id);
-    if (!scores)
+                           "labels, targets and templates in words go with a model that has a text tower, and %s has none",
+                           request->model->id);
+    if (in_body && !(request->route->parameters & 1u << PARAMETER_LABELS))
+        return problem_set(&request->problem, 400, "invalid_request", "labels and targets go to /classify or /explain: %s "
+                           "takes an image alone", request->route->path);
+    if (request->targets && choices->explain.method != VIT_ATTENTION_LEGRAD)
+        return problem_set(&request->problem, 400, "invalid_parameter", "target only goes with attention=legrad");
+    return true;
+}
+
+bool request_read_words(struct request *request)
+{
+    if (!words_are_of_use(request))
+        return false;
+    if (!vit_model_describe(request->model->vit)->text || !(request->route->parameters & 1u << PARAMETER_LABELS))
         return true;
     if (!read_labels(request) || !read_targets(request))
         return false;
