@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/utf8.h"
+
 /* ---- kinds of values ---- */
 
 /* Decimal digits only, at most max. */
@@ -114,7 +116,8 @@ static bool read_labels(const char *text, struct choices *choices)
 
 static bool read_template(const char *text, struct choices *choices)
 {
-    return strstr(text, "{}") != NULL && read_text(text, choices->template, sizeof choices->template);
+    return strstr(text, "{}") != NULL && utf8_is_valid(text, strlen(text)) &&
+           read_text(text, choices->template, sizeof choices->template);
 }
 
 static bool read_colormap(const char *text, struct choices *choices)
@@ -165,7 +168,7 @@ const struct parameter parameters[PARAMETER_COUNT] = {
     [PARAMETER_HEAD] = {"head", "a head's index from 0, mean or all", read_head},
     [PARAMETER_TARGET] = {"target", "class indices or labels, separated by commas, 511 bytes at most", read_target},
     [PARAMETER_LABELS] = {"labels", "texts separated by commas, 1023 bytes at most (more go in the body)", read_labels},
-    [PARAMETER_TEMPLATE] = {"template", "a text with {} in the label's place, 255 bytes at most", read_template},
+    [PARAMETER_TEMPLATE] = {"template", "a text in UTF-8 with {} in the label's place, 255 bytes at most", read_template},
     [PARAMETER_COLORMAP] = {"colormap", "viridis or turbo", read_colormap},
     [PARAMETER_ALPHA] = {"alpha", "the map's opacity, from 0 to 1", read_alpha},
     [PARAMETER_OVERLAY] = {"overlay", "true or false", read_overlay},

@@ -93,6 +93,8 @@ bool request_add_text(struct request *request, struct words **words, const char 
 bool request_read_words(struct request *request);
 enum words_state request_settle_words(struct request *request);
 void request_take_words(struct request *request);
+/* What it means to the client that they could not be embedded. */
+void request_words_problem(struct request *request, const struct job_image *texts);
 struct words_work;
 void words_work_free(struct words_work *work);
 

@@ -582,7 +582,7 @@ static enum outcome take_words(struct request *request, const struct job *job)
 {
     for (size_t i = 0; i < job->image_count; i++)
         if (job->images[i].state == IMAGE_FAILED) {
-            request_image_problem(request, &job->images[i]);
+            request_words_problem(request, &job->images[i]);
             settle(request);
             return OUTCOME_REPLY;
         }

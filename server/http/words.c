@@ -255,6 +255,15 @@ enum words_state request_settle_words(struct request *request)
     return WORDS_ASKED;
 }
 
+void request_words_problem(struct request *request, const struct job_image *texts)
+{
+    const char *why = strstr(texts->error.message, ": "); /* after its place among those that were to be embedded */
+    if (texts->failure == FAILURE_INTERNAL && texts->status == VIT_ERR_ARGUMENT)
+        problem_set(&request->problem, 400, "invalid_text", "a text cannot be read%s", why ? why : "");
+    else
+        request_image_problem(request, texts);
+}
+
 void request_take_words(struct request *request)
 {
     struct words_work *work = request->words_work;

@@ -39,7 +39,7 @@ void words_free(struct words *words)
 
 static bool is_blank(char c)
 {
-    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+    return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
 static bool grow(struct words *words)
