@@ -378,9 +378,9 @@ void request_queue_full(struct request *request)
  * already is enough for one, however full the queue is by now for others of its priority. */
 static bool reserve(struct request *request, size_t images)
 {
-    const size_t more = images - request->room;
-    if (!more || queue_reserve(request->service->queue, more, request->priority)) {
-        request->room = 0;
+    const size_t kept = images < request->room ? images : request->room;
+    if (images == kept || queue_reserve(request->service->queue, images - kept, request->priority)) {
+        request->room -= kept;
         return true;
     }
     request_queue_full(request);
@@ -552,11 +552,15 @@ static void keep(struct request *request, const struct job *job)
     cache_put(request->service->cache, &request->cache_key, &value);
 }
 
-/* A job that is no end in itself has been done: what follows makes another, or the reply. */
+/* A job that is no end in itself has been done: what follows makes another, in its room, or the reply. */
 static enum outcome go_on(struct request *request, void (*next)(struct request *request))
 {
     request->next = NULL;
-    next(request);
+    if (!request->problem.status)
+        next(request);
+    if (request->room)
+        queue_unreserve(request->service->queue, request->room);
+    request->room = 0;
     if (request->job)
         return OUTCOME_WORK;
     settle(request);
@@ -569,25 +573,20 @@ static enum outcome parse(struct request *request, const struct job *job)
     request->single = false;
     request->queue_ms = job->images[0].queue_ms;
     request->room = 1; /* of the job that has waited */
-    const enum outcome outcome = go_on(request, request->route->parse);
-    if (request->room) {
-        queue_unreserve(request->service->queue, request->room);
-        request->room = 0;
-    }
-    return outcome;
+    return go_on(request, request->route->parse);
 }
 
 /* Its words have been embedded. */
 static enum outcome take_words(struct request *request, const struct job *job)
 {
-    for (size_t i = 0; i < job->image_count; i++)
-        if (job->images[i].state == IMAGE_FAILED) {
-            request_words_problem(request, &job->images[i]);
-            settle(request);
-            return OUTCOME_REPLY;
-        }
     request->queue_ms = job->images[0].queue_ms;
-    request_take_words(request);
+    for (size_t i = 0; i < job->image_count; i++)
+        if (job->images[i].state == IMAGE_DONE)
+            request->room++;
+        else if (!request->problem.status)
+            request_words_problem(request, &job->images[i]);
+    if (!request->problem.status)
+        request_take_words(request);
     return go_on(request, request->next);
 }
 

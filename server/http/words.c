@@ -9,7 +9,7 @@
 #include "server/http/handlers.h"
 #include "server/work/words.h"
 
-enum { CHUNK = 64 }; /* texts that a worker embeds at a time */
+enum { CHUNK = 64 }; /* texts that a worker embeds at a time, where the queue has room for so many pieces */
 
 /* Texts that nobody has embedded yet, for one job. */
 struct words_work {
@@ -227,6 +227,24 @@ static struct words_work *find_work(struct request *request)
     return NULL;
 }
 
+/* In pieces, of which there are no more than there may be images. Their room is kept for what follows. */
+static bool make_words_job(struct request *request, const struct words_work *work)
+{
+    const size_t most = request_most_images(request), fair = (work->count + most - 1) / most;
+    const size_t chunk = fair > CHUNK ? fair : CHUNK, chunks = (work->count + chunk - 1) / chunk;
+    const size_t width = width_of(request);
+    if (!request_make_job(request, chunks))
+        return false;
+    request->job->keep_room = true;
+    for (size_t i = 0; i < chunks; i++) {
+        struct job_image *image = &request->job->images[i];
+        image->texts = (const char *const *)work->sentences + i * chunk;
+        image->text_count = i + 1 < chunks ? chunk : work->count - i * chunk;
+        image->vectors = work->vectors + i * chunk * width;
+    }
+    return true;
+}
+
 enum words_state request_settle_words(struct request *request)
 {
     if (!request->labels && !request->targets)
@@ -243,16 +261,7 @@ enum words_state request_settle_words(struct request *request)
         return WORDS_KNOWN;
     }
     request->words_work = work;
-    const size_t chunks = (work->count + CHUNK - 1) / CHUNK, width = width_of(request);
-    if (!request_make_job(request, chunks))
-        return WORDS_REFUSED;
-    for (size_t i = 0; i < chunks; i++) {
-        struct job_image *image = &request->job->images[i];
-        image->texts = (const char *const *)work->sentences + i * CHUNK;
-        image->text_count = i + 1 < chunks ? CHUNK : work->count - i * CHUNK;
-        image->vectors = work->vectors + i * CHUNK * width;
-    }
-    return WORDS_ASKED;
+    return make_words_job(request, work) ? WORDS_ASKED : WORDS_REFUSED;
 }
 
 void request_words_problem(struct request *request, const struct job_image *texts)

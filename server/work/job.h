@@ -66,7 +66,7 @@ struct job {
     uint8_t *body;               /* owned; NULL once every image is decoded, but with keep_body */
     size_t body_length;
     bool without_image;          /* its one image has no bytes: it waits for its turn, and `done` does the work */
-    bool keep_room;              /* and the room of that image is the owner's from then on, if it did not fail */
+    bool keep_room;              /* the room of an image without bytes is the owner's once it is done, if it did not fail */
     const struct words *words;   /* the classes of a model with a text tower; NULL: its own, or none. Borrowed */
     const struct words *targets; /* of an explanation in words; NULL: none. Borrowed */
     bool want_features, want_distances;
