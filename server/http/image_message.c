@@ -8,12 +8,21 @@
 
 #define COUNT(list) (sizeof(list) / sizeof(list)[0])
 
+/* ---- bounds ---- */
+
+static bool too_many(struct json_message *message, const char *code, const char *what, size_t most)
+{
+    return problem_set(message->problem, 413, code, "%s: one request may carry %zu %s", message->path, most, what);
+}
+
 /* ---- texts ---- */
 
 static bool add_text(struct json_message *message, struct image_message *into, struct image_message_texts *texts)
 {
     struct json_text text;
     size_t length;
+    if (texts->count == into->max_texts)
+        return too_many(message, "too_many_texts", "texts (limits.max_texts_per_request)", into->max_texts);
     if (json_reader_peek(&message->reader) != JSON_STRING)
         return json_message_refuse(message, "a text");
     if (!json_reader_string(&message->reader, &text))
@@ -48,25 +57,25 @@ static bool read_text(struct json_message *message, void *into)
 }
 
 /* One, or a list of them. */
-static bool read_some(struct json_message *message, const char *allowed, size_t max, json_read *read, void *into)
+static bool read_some(struct json_message *message, const char *allowed, json_read *read, void *into)
 {
     return json_reader_peek(&message->reader) == JSON_STRING ? read(message, into)
-                                                             : json_message_list(message, allowed, max, read, into);
+                                                             : json_message_list(message, allowed, SIZE_MAX, read, into);
 }
 
 static bool read_labels(struct json_message *message, void *into)
 {
-    return json_message_list(message, "texts", ((struct image_message *)into)->max_texts, read_label, into);
+    return json_message_list(message, "a list of texts", SIZE_MAX, read_label, into);
 }
 
 static bool read_targets(struct json_message *message, void *into)
 {
-    return read_some(message, "texts", ((struct image_message *)into)->max_texts, read_target, into);
+    return read_some(message, "a text or a list of texts", read_target, into);
 }
 
 static bool read_texts(struct json_message *message, void *into)
 {
-    return read_some(message, "texts", ((struct image_message *)into)->max_texts, read_text, into);
+    return read_some(message, "a text or a list of texts", read_text, into);
 }
 
 static bool read_template(struct json_message *message, void *into)
@@ -83,6 +92,8 @@ static bool read_image(struct json_message *message, void *into)
 {
     struct image_message *image = into;
     size_t length;
+    if (image->image_count == image->max_images)
+        return too_many(message, "too_many_images", "images", image->max_images);
     if (image->image_count == image->image_capacity) {
         const size_t capacity = image->image_capacity ? 2 * image->image_capacity : 4;
         struct multipart_file *images = reallocarray(image->images, capacity, sizeof *images);
@@ -101,7 +112,7 @@ static bool read_image(struct json_message *message, void *into)
 
 static bool read_images(struct json_message *message, void *into)
 {
-    return read_some(message, "pictures as strings of base64", ((struct image_message *)into)->max_images, read_image, into);
+    return read_some(message, "a picture as a string of base64, or a list of them", read_image, into);
 }
 
 /* ---- the whole ---- */

@@ -27,7 +27,7 @@ void reply_image_problem(const struct job_image *image, struct problem *problem)
     switch (image->failure) {
     case FAILURE_DEADLINE:
         problem_set(problem, 504, "deadline_exceeded",
-                    "the image waited longer than batching.request_timeout_ms, or X-Request-Timeout-Ms, allows; send fewer at "
+                    "it waited longer than batching.request_timeout_ms, or X-Request-Timeout-Ms, allows; send fewer at "
                     "once or retry later");
         return;
     case FAILURE_CLIENT_GONE:
