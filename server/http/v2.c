@@ -125,7 +125,8 @@ static struct v2_request *parse(struct request *request)
     const vit_model_info *info = vit_model_describe(request->model->vit);
     const struct v2_limits limits = {.max_images = (size_t)config->limits.max_images_per_request,
                                      .height = info->image_height,
-                                     .width = info->image_width};
+                                     .width = info->image_width,
+                                     .without_classes = !info->classes && !request->model->words};
     struct v2_request *message = calloc(1, sizeof *message);
     if (!message) {
         request_out_of_memory(request);

@@ -253,16 +253,17 @@ static bool read_outputs(struct json_message *message, void *into)
     return json_message_list(message, "a list of outputs, each once", V2_OUTPUT_COUNT, read_output, into);
 }
 
-/* All of them where none is named. */
+/* All that the model has where none is named. */
 static void finish_outputs(struct draft *draft)
 {
     struct v2_request *request = draft->request;
     for (size_t i = 0; i < request->output_count; i++)
         request->outputs[i].binary = draft->binaries[i] < 0 ? draft->binary_output : draft->binaries[i];
-    for (int tensor = 0; !draft->request->output_count && tensor < V2_OUTPUT_COUNT; tensor++)
-        request->outputs[tensor] = (struct v2_output){.tensor = (enum v2_tensor)tensor, .binary = draft->binary_output};
-    if (!request->output_count)
-        request->output_count = V2_OUTPUT_COUNT;
+    if (request->output_count)
+        return;
+    for (int tensor = draft->limits->without_classes ? V2_EMBEDDING : 0; tensor < V2_OUTPUT_COUNT; tensor++)
+        request->outputs[request->output_count++] =
+            (struct v2_output){.tensor = (enum v2_tensor)tensor, .binary = draft->binary_output};
 }
 
 /* ---- the request ---- */

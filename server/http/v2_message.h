@@ -65,6 +65,7 @@ struct v2_request {
 struct v2_limits {
     size_t max_images;
     size_t height, width; /* H, W of the model */
+    bool without_classes; /* where no output is named, the embedding is all there is */
 };
 
 /* For json_length: the body is one file, and every output is wanted in binary; all of it is JSON (no header). */
