@@ -114,6 +114,24 @@ START_TEST(test_too_many_files_are_refused)
 END_TEST
 
 /* Slices must lie within the body, whatever the body is; the copy is exact in size for AddressSanitizer. */
+#define LABELS_PART "--B\r\nContent-Disposition: form-data; name=\"labels\"\r\n\r\n"
+
+START_TEST(test_one_field_of_labels)
+{
+    ck_assert_int_eq(parse(FIELD_PART "x\r\n" LABELS_PART "a cat\na dog\r\n" FILE_PART "photo\r\n--B--"), MULTIPART_OK);
+    ck_assert_uint_eq(count, 1);
+    ck_assert_uint_eq(labels.length, strlen("a cat\na dog"));
+    ck_assert_mem_eq(labels.bytes, "a cat\na dog", labels.length);
+    ck_assert_int_eq(parse(FILE_PART "photo\r\n" LABELS_PART "\r\n--B--"), MULTIPART_OK);
+    ck_assert(labels.bytes != NULL && labels.length == 0);
+    ck_assert_int_eq(parse("--B\r\nContent-Disposition: form-data; name=\"labels\"; filename=\"a\"\r\n\r\nx\r\n--B--"),
+                     MULTIPART_OK); /* a picture */
+    ck_assert(labels.bytes == NULL && count == 1);
+    ck_assert_int_eq(parse(LABELS_PART "a cat\r\n" FILE_PART "photo\r\n" LABELS_PART "a dog\r\n--B--"), MULTIPART_MALFORMED);
+    ck_assert_ptr_nonnull(strstr(why, "labels"));
+}
+END_TEST
+
 START_TEST(test_random_damage)
 {
     static const char form[] = FILE_PART "one\r\n" FIELD_PART "two\r\n" FILE_PART "three\r\n--B--";
@@ -144,6 +162,7 @@ int main(void)
     tcase_add_test(tests, test_empty_file_and_blank_input);
     tcase_add_test(tests, test_malformed_forms_are_refused);
     tcase_add_test(tests, test_too_many_files_are_refused);
+    tcase_add_test(tests, test_one_field_of_labels);
     tcase_add_test(tests, test_random_damage);
     suite_add_tcase(suite, tests);
     return suite_run(suite);

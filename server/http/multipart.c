@@ -261,7 +261,12 @@ enum multipart_result multipart_files(const uint8_t *body, size_t length, const 
             return MULTIPART_MALFORMED;
         }
         size_t size = content_end > content ? (size_t)(content_end - content) : 0;
-        if (header.labels && !header.filename)
+        const bool is_labels = header.labels && !header.filename && !header.image_type;
+        if (is_labels && labels->bytes) {
+            *why = "there are two fields \"labels\", allowed is one with a label on each line";
+            return MULTIPART_MALFORMED;
+        }
+        if (is_labels)
             *labels = (struct multipart_file){content, size};
         if (!(header.filename || header.image_type) || (header.filename && !header.named_file && !size))
             continue;

@@ -32,8 +32,9 @@ struct multipart_file {
 enum multipart_result { MULTIPART_OK, MULTIPART_MALFORMED, MULTIPART_TOO_MANY };
 
 /* Finds the parts that carry a file: those with a filename, or of type image/... or application/octet-stream. Other
- * fields are skipped, but for one named "labels", whose text goes to *labels (bytes NULL: there is none), and so is the empty, nameless file that a browser sends for an input left blank. On
- * MULTIPART_MALFORMED *why says what is wrong (a literal); on MULTIPART_TOO_MANY there are more than max_files. */
+ * fields are skipped, but for the one named "labels", whose text goes to *labels (bytes NULL: there is none), and so is the
+ * empty, nameless file that a browser sends for an input left blank. On MULTIPART_MALFORMED *why says what is wrong (a
+ * literal); on MULTIPART_TOO_MANY there are more than max_files. */
 enum multipart_result multipart_files(const uint8_t *body, size_t length, const char *boundary,
                                       struct multipart_file *files, size_t max_files, size_t *count,
                                       struct multipart_file *labels, const char **why);
