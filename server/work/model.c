@@ -108,10 +108,16 @@ static vit_status read_labels(struct model *model, const struct config_model *co
 {
     const char *why = "";
     const vit_model_info *info = vit_model_describe(model->vit);
-    if (*configured->labels == '\0')
+    if (*configured->labels == '\0' && *configured->template == '\0')
         return VIT_OK;
     if (!info->text)
-        return fail(err, VIT_ERR_UNSUPPORTED, "labels: it has classes of its own, and no text tower to read others");
+        return fail(err, VIT_ERR_UNSUPPORTED, "%s: it has classes of its own, and no text tower to read others",
+                    *configured->labels != '\0' ? "labels" : "template");
+    if (*configured->labels == '\0')
+        return fail(err, VIT_ERR_UNSUPPORTED, "template: there are no labels that it could be of");
+    if (*configured->template != '\0' && !strstr(configured->template, "{}"))
+        return fail(err, VIT_ERR_UNSUPPORTED, "template: found '%.100s', allowed is a text with {} in the label's place",
+                    configured->template);
     model->words = words_create(info->embedding_width, configured->template);
     if (!model->words || !words_add_list(model->words, configured->labels, '\n', &why))
         return fail(err, VIT_ERR_UNSUPPORTED, "labels: %s", model->words ? why : "out of memory");
