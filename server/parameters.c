@@ -207,6 +207,10 @@ vit_status choices_resolve(struct choices *choices, const vit_model *model, vit_
     }
     if (in_words && explain->method == VIT_ATTENTION_LEGRAD)
         return VIT_OK; /* once its targets have been read and embedded */
+    if (in_words && choices->target[0]) {
+        snprintf(err->message, sizeof err->message, "target only goes with attention=legrad");
+        return VIT_ERR_ARGUMENT;
+    }
     if (choices->target[0]) {
         vit_status status = vit_model_find_classes(model, choices->target, explain->targets, VIT_MAX_TARGETS,
                                                    &explain->target_count, err);

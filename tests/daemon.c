@@ -383,7 +383,7 @@ static size_t collect(char *data, size_t size, size_t count, void *context)
 
 static CURL *prepare(const struct daemon *daemon, const char *path, struct buffer *headers, struct buffer *body)
 {
-    char url[1024];
+    char url[4096];
     CURL *curl = curl_easy_init();
     const bool https = daemon->certificate[0] != '\0';
     snprintf(url, sizeof url, "%s://127.0.0.1:%d%s", https ? "https" : "http", daemon->port, path);
