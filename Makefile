@@ -32,15 +32,19 @@ VERSION_FLAGS := -DVITD_VERSION='"$(VERSION)"'
 
 ENGINE_SRC := $(sort $(wildcard engine/*/*.c engine/*/*/*.c))
 SERVER_SRC := $(sort $(wildcard server/*.c server/*/*.c server/*/*/*.c))
-TEST_SRC   := $(sort $(wildcard tests/test_*.c))
-FUZZ_SRC   := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+ALL_TESTS  := $(sort $(wildcard tests/test_*.c))
+# THREADED=1: those that start threads, or a daemon that does; the others show ThreadSanitizer nothing
+THREADED   ?=
+TEST_SRC   := $(if $(THREADED),$(shell grep -lE 'include .*(pthread|microhttpd|/daemon|/clients|/upload|/turns|/workers|/loader)\.h' \
+              $(ALL_TESTS)),$(ALL_TESTS))
+FUZZ_SRC   := $(if $(THREADED),,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 
 ENGINE_OBJ := $(ENGINE_SRC:%.c=$(BUILD)/%.o)
 SERVER_OBJ := $(SERVER_SRC:%.c=$(BUILD)/%.o)
 TEST_BIN   := $(TEST_SRC:tests/%.c=$(BUILD)/tests/%)
 FUZZ_BIN   := $(FUZZ_SRC:tests/fuzz/%.c=$(BUILD)/tests/%)
 # what several suites share, and the server without its main(), to test its modules
-TEST_HELP  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(TEST_SRC),$(wildcard tests/*.c)))
+TEST_HELP  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(ALL_TESTS),$(wildcard tests/*.c)))
 SERVER_LIB := $(filter-out $(BUILD)/server/main.o,$(SERVER_OBJ))
 
 .PHONY: all run test test-deploy test-systemd test-web bench bench-models bench-vits stress asan tsan fuzz lint deps \
@@ -164,9 +168,9 @@ asan:  ## the tests under AddressSanitizer, LeakSanitizer and UndefinedBehaviorS
 	@$(SANITIZE_ENV) $(MAKE) --no-print-directory BUILD=$(BUILD)-asan CFLAGS="-O1 -g -fno-omit-frame-pointer \
 		-fsanitize=address,undefined -fno-sanitize-recover=all" $(JOBS) check-suites
 
-tsan:  ## the tests under ThreadSanitizer
+tsan:  ## the tests that have threads under ThreadSanitizer
 	@$(MAKE) --no-print-directory deps
-	@$(SANITIZE_ENV) $(MAKE) --no-print-directory BUILD=$(BUILD)-tsan CFLAGS="-O1 -g -fno-omit-frame-pointer \
+	@$(SANITIZE_ENV) $(MAKE) --no-print-directory THREADED=1 BUILD=$(BUILD)-tsan CFLAGS="-O1 -g -fno-omit-frame-pointer \
 		-fsanitize=thread" $(JOBS) check-suites
 
 SECONDS_EACH ?= 60

@@ -11,6 +11,7 @@ for suite in "$build"/tests/test_*; do
     if "$suite"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED: ${suite##*/}"; fi
 done
 for target in "$build"/tests/fuzz_*; do
+    [ -e "$target" ] || continue
     case $target in *.d | *.o) continue ;; esac
     name=${target##*/fuzz_}
     if "$target" tests/fuzz/corpus-"$name"/*; then passed=$((passed + 1)); else
