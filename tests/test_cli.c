@@ -162,7 +162,7 @@ START_TEST(test_usage_errors_exit_2_with_one_line)
         {"bench extra", "unexpected argument: extra"},
         {"inspect --draft a", "--draft"},
         {"classify --draft=true a.jpg", "--draft"},
-        {"classify --template a_photo a.jpg", "--template: 'a_photo' is not allowed, it takes a text with {}"},
+        {"classify --template a_photo a.jpg", "--template: 'a_photo' is not allowed, it takes a text"},
         {"classify --labels= a.jpg", "--labels: '' is not allowed, it takes texts separated by commas"},
         {"serve --labels cat", "--labels"},
     };

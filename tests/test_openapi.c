@@ -534,7 +534,7 @@ START_TEST(test_answers_in_words)
     expect_words(&live, "/classify", "&labels=cat,dog&attention=legrad", image, json, 200);
     expect_words(&live, "/classify", "&labels=cat&attention=legrad&target=dog", image, json, 200);
     expect_words(&live, "/classify", "", text_body(words_body), json, 200);
-    expect_words(&live, "/classify", "", text_body(words_bodies), json, 200);
+    expect_words(&live, "/classify", "&attention=legrad", text_body(words_bodies), json, 200);
     expect_words(&live, "/explain", "&target=cat,dog", image, json, 200);
     expect_words(&live, "/explain", "&target=cat,dog", image, "image/png", 200);
     expect_words(&live, "/embed", "", text_body(text_to_embed), json, 200);
@@ -547,7 +547,7 @@ START_TEST(test_answers_in_words)
     expect(&live, find("/models/{name}"), "words", nothing, INFER, 200);
     expect(&live, find("/hf/{name}"), "words", image, INFER, 400);
     expect(&live, find("/v2/models/{name}"), "words", nothing, INFER, 200);
-    expect(&live, find("/v2/models/{name}/infer"), "words", text_body(v2_body), INFER, 400);
+    expect(&live, find("/v2/models/{name}/infer"), "words", text_body(v2_classes), INFER, 400);
     free(picture);
     stop_live(&live);
 }
