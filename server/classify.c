@@ -1,6 +1,7 @@
 /* classify.c - `vitd classify`: files through the engine, one after the other, without a server; and the picture of an
  * explanation. */
 #include <errno.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include "server/draw.h"
 #include "server/log.h"
 #include "server/work/model.h"
+#include "server/work/words.h"
 #include "vit.h"
 
 /* What every image needs. */
@@ -20,7 +22,11 @@ struct classifier {
     const vit_model_info *info;
     vit_session *session;
     struct choices choices; /* resolved against the model */
+    struct words *labels, *targets; /* for a model with a text tower: its classes, and --target; NULL: none */
+    const struct words *explained;  /* the one of these that LeGrad is asked about; NULL: classes */
+    size_t classes;         /* N: the labels' or the model's own; 0: none are wanted */
     float *pixels, *scores; /* [3, H, W], [N] */
+    float *embedding;       /* [D] of the image, to go with labels; NULL: there are none */
     float *map;             /* of the explanation; NULL: none is wanted */
     size_t *best;           /* [N] */
 };
@@ -71,10 +77,13 @@ static vit_status score(struct classifier *c, const uint8_t *bytes, size_t lengt
         status = vit_preprocess_apply(c->info->preprocess, &image, c->pixels, err);
     vit_image_release(&image);
     if (status == VIT_OK)
-        status = vit_session_run(c->session, &(vit_item){.pixels = c->pixels, .logits = c->scores,
+        status = vit_session_run(c->session, &(vit_item){.pixels = c->pixels, .features = c->embedding,
+                                 .logits = c->info->classes > 0 ? c->scores : NULL,
                                  .explain = c->map != NULL ? &c->choices.explain : NULL, .map = c->map}, 1, err);
+    if (status == VIT_OK && c->labels != NULL)
+        vit_text_logits(c->model, c->embedding, c->labels->embeddings, c->classes, c->scores);
     if (status == VIT_OK)
-        vit_scores(c->scores, c->scores, c->info->classes, VIT_SOFTMAX);
+        vit_scores(c->scores, c->scores, c->classes, VIT_SOFTMAX);
     return status;
 }
 
@@ -94,6 +103,8 @@ static bool write_picture(const struct classifier *c, const uint8_t *bytes, size
     struct drawing drawing = {0};
     vit_error err = {""};
     const struct explained explained = {.model = c->model, .choices = &c->choices, .map = c->map, .pixels = c->pixels,
+                                        .target_texts = c->explained != NULL ? (const char *const *)c->explained->texts
+                                                                             : NULL,
                                         .encoded = bytes, .encoded_length = length,
                                         .max_pixels = (size_t)c->cli->config.limits.max_pixels};
     if (draw_explanation(&drawing, &explained, &err) != VIT_OK) {
@@ -105,15 +116,19 @@ static bool write_picture(const struct classifier *c, const uint8_t *bytes, size
     return good;
 }
 
+static const char *label_of(const struct classifier *c, size_t i)
+{
+    return c->labels != NULL ? c->labels->texts[i] : vit_model_label(c->model, i);
+}
+
 static void print_best(struct classifier *c)
 {
-    const size_t classes = c->info->classes, wanted = c->choices.top_k;
-    const size_t count = wanted == 0 || wanted > classes ? classes : wanted;
+    const size_t wanted = c->choices.top_k, count = wanted == 0 || wanted > c->classes ? c->classes : wanted;
     char label[256];
-    vit_top_k(c->best, c->scores, classes, count);
+    vit_top_k(c->best, c->scores, c->classes, count);
     for (size_t i = 0; i < count; i++)
         printf("%8.4f  %5zu  %s\n", (double)c->scores[c->best[i]], c->best[i],
-               log_clean(label, sizeof label, vit_model_label(c->model, c->best[i])));
+               log_clean(label, sizeof label, label_of(c, c->best[i])));
 }
 
 static bool classify_one(struct classifier *c, const char *name)
@@ -136,19 +151,99 @@ static bool classify_one(struct classifier *c, const char *name)
     return good;
 }
 
+/* ---- words ---- */
+
+static bool fail(vit_error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static bool fail(vit_error *err, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(err->message, sizeof err->message, format, arguments);
+    va_end(arguments);
+    return false;
+}
+
+/* Embeds the texts of a list. */
+static bool read_words(const struct classifier *c, struct words **words, const char *name, const char *list,
+                       char separator, const char *template, vit_error *err)
+{
+    const char *why = "out of memory";
+    *words = words_create(c->info->embedding_width, template);
+    if (*words == NULL || !words_add_list(*words, list, separator, &why))
+        return fail(err, "%s, text %zu: %s", name, *words != NULL ? (*words)->count + 1 : 1, why);
+    return words_encode(*words, c->session, err) == VIT_OK;
+}
+
+/* The classes: as the command line has them, else as the configuration has. */
+static bool read_labels(struct classifier *c, vit_error *err)
+{
+    const struct choices *choices = &c->choices;
+    const struct config_model *configured = &c->cli->config.models[0];
+    if (choices->labels[0] != '\0')
+        return read_words(c, &c->labels, "--labels", choices->labels, ',', choices->template, err);
+    if (configured->labels[0] != '\0')
+        return read_words(c, &c->labels, "labels", configured->labels, '\n', configured->template, err);
+    return c->cli->output != NULL || /* a picture may be all that is wanted */
+           fail(err, "%s has no classes of its own: say which to choose from, as in --labels \"a cat,a dog\"",
+                configured->path);
+}
+
+/* What LeGrad explains: as the command line has it, else the labels where they are few. */
+static bool read_targets(struct classifier *c, vit_error *err)
+{
+    struct choices *choices = &c->choices;
+    if (choices->explain.method != VIT_ATTENTION_LEGRAD)
+        return true;
+    if (choices->target[0] != '\0' &&
+        !read_words(c, &c->targets, "--target", choices->target, ',', choices->template, err))
+        return false;
+    c->explained = c->targets != NULL ? c->targets : c->labels;
+    if (c->explained == NULL || c->explained->count > VIT_MAX_TARGETS)
+        return fail(err, "say of which words the map is to be, up to %d: --target \"frisbee,water\"", VIT_MAX_TARGETS);
+    choices->explain.target_count = c->explained->count;
+    choices->explain.target_vectors = c->explained->embeddings;
+    return true;
+}
+
+static bool prepare_words(struct classifier *c, vit_error *err)
+{
+    const unsigned words = 1u << PARAMETER_LABELS | 1u << PARAMETER_TEMPLATE;
+    c->choices = c->cli->choices;
+    c->classes = c->info->classes;
+    if (!c->info->text)
+        return (c->choices.given & words) == 0 ||
+               fail(err, "--labels and --template are for a model with a text tower, and %s has classes of its own",
+                    c->cli->config.models[0].path);
+    if (!read_labels(c, err) || !read_targets(c, err))
+        return false;
+    c->classes = c->labels != NULL ? c->labels->count : 0;
+    return true;
+}
+
+/* ---- the whole ---- */
+
 /* Room for the map, if one is wanted. */
 static bool prepare_map(struct classifier *c, vit_error *err)
 {
     vit_map_shape shape;
-    c->choices = c->cli->choices;
     if (choices_resolve(&c->choices, c->model, err) != VIT_OK)
         return false;
     if (c->choices.explain.method == VIT_ATTENTION_NONE)
         return true;
     if (vit_explain_shape(c->model, &c->choices.explain, &shape, err) == VIT_OK &&
         (c->map = calloc(shape.floats, sizeof *c->map)) == NULL)
-        snprintf(err->message, sizeof err->message, "out of memory");
+        fail(err, "out of memory");
     return c->map != NULL;
+}
+
+static bool allocate(struct classifier *c, vit_error *err)
+{
+    c->pixels = malloc(3 * c->info->image_height * c->info->image_width * sizeof *c->pixels);
+    c->embedding = c->info->text ? malloc(c->info->embedding_width * sizeof *c->embedding) : NULL;
+    c->scores = calloc(c->classes + 1, sizeof *c->scores);
+    c->best = calloc(c->classes + 1, sizeof *c->best);
+    return (c->pixels != NULL && (c->embedding != NULL || !c->info->text) && c->scores != NULL && c->best != NULL) ||
+           fail(err, "out of memory");
 }
 
 static bool prepare(struct classifier *c)
@@ -158,12 +253,7 @@ static bool prepare(struct classifier *c)
     if (vit_model_open(&c->model, c->cli->config.models[0].path, &options, &err) == VIT_OK &&
         vit_session_create(&c->session, c->model, 1, &err) == VIT_OK) {
         c->info = vit_model_describe(c->model);
-        c->pixels = malloc(3 * c->info->image_height * c->info->image_width * sizeof *c->pixels);
-        c->scores = malloc(c->info->classes * sizeof *c->scores);
-        c->best = malloc(c->info->classes * sizeof *c->best);
-        if (c->pixels == NULL || c->scores == NULL || c->best == NULL)
-            snprintf(err.message, sizeof err.message, "out of memory");
-        else if (prepare_map(c, &err))
+        if (prepare_words(c, &err) && prepare_map(c, &err) && allocate(c, &err))
             return true;
     }
     complain("", err.message);
@@ -177,7 +267,10 @@ int command_classify(const struct cli *cli)
     if (good)
         for (size_t i = 0; i < cli->operand_count; i++)
             good = classify_one(&c, cli->operands[i]) && good;
+    words_free(c.labels);
+    words_free(c.targets);
     free(c.pixels);
+    free(c.embedding);
     free(c.scores);
     free(c.best);
     free(c.map);

@@ -26,9 +26,9 @@
 
 enum option_id {
     OPTION_CONFIG, OPTION_MODEL, OPTION_ADDRESS, OPTION_PORT, OPTION_THREADS, OPTION_DTYPE, OPTION_IMAGE_SIZE, OPTION_DRAFT,
-    OPTION_TOP_K, OPTION_IMAGE, OPTION_ATTENTION, OPTION_LAYER, OPTION_LAYERS, OPTION_HEAD, OPTION_TARGET, OPTION_COLORMAP,
-    OPTION_ALPHA, OPTION_OVERLAY, OPTION_SIZE, OPTION_OUTPUT, OPTION_JSON, OPTION_CHECK_CONFIG, OPTION_VERSION, OPTION_HELP,
-    OPTIONS
+    OPTION_TOP_K, OPTION_LABELS, OPTION_TEMPLATE, OPTION_IMAGE, OPTION_ATTENTION, OPTION_LAYER, OPTION_LAYERS, OPTION_HEAD,
+    OPTION_TARGET, OPTION_COLORMAP, OPTION_ALPHA, OPTION_OVERLAY, OPTION_SIZE, OPTION_OUTPUT, OPTION_JSON,
+    OPTION_CHECK_CONFIG, OPTION_VERSION, OPTION_HELP, OPTIONS
 };
 
 struct option_row {
@@ -47,6 +47,8 @@ static const struct option_row option_table[OPTIONS] = {
     [OPTION_IMAGE_SIZE] = {"image-size", required_argument, "image_size", NULL},
     [OPTION_DRAFT] = {"draft", no_argument, "draft", NULL},
     [OPTION_TOP_K] = {"top-k", required_argument, NULL, &parameters[PARAMETER_TOP_K]},
+    [OPTION_LABELS] = {"labels", required_argument, NULL, &parameters[PARAMETER_LABELS]},
+    [OPTION_TEMPLATE] = {"template", required_argument, NULL, &parameters[PARAMETER_TEMPLATE]},
     [OPTION_IMAGE] = {"image", required_argument, NULL, NULL},
     [OPTION_ATTENTION] = {"attention", required_argument, NULL, &parameters[PARAMETER_ATTENTION]},
     [OPTION_LAYER] = {"layer", required_argument, NULL, &parameters[PARAMETER_LAYER]},
@@ -120,9 +122,12 @@ static const char classify_help[] =
     "Prints the most probable classes of each image file (- is standard input).\n"
     "Exits with 1 if any image could not be classified.\n"
     "\n" MODEL_HELP "  --top-k N           classes per image, 0 for all (default 5)\n"
+    "  --labels TEXTS      the classes of a model with a text tower, such as CLIP: any texts, separated by commas\n"
+    "  --template TEXT     what the text tower reads of each, {} standing for it: \"a photo of {}\" (default {})\n"
     "  --attention METHOD  raw, rollout or legrad: draw where the model looked in the image\n"
     "  --output FILE       where that picture goes, as a PNG\n"
-    "  --target CLASSES    legrad: classes by index or label, separated by commas (default: the top class)\n"
+    "  --target CLASSES    legrad: classes by index or label, separated by commas (default: the top class);\n"
+    "                      with a text tower any texts (default: the labels)\n"
     "  --layers N          legrad: add up the last N layers only (default all)\n"
     "  --layer N|all       raw: a layer, from 0 (default: the last); legrad: one layer's own map\n"
     "  --head N|mean|all   raw: a head, from 0 (default mean)\n"
@@ -152,7 +157,7 @@ static const char bench_help[] =
 static const struct command commands[] = {
     {"serve", command_serve, COMMON_OPTIONS | BIT(ADDRESS) | BIT(PORT) | BIT(THREADS), 0, 0, NULL, CONFIG_MAX_MODELS,
      serve_help},
-    {"classify", command_classify, COMMON_OPTIONS | BIT(TOP_K) | EXPLAIN_OPTIONS, 1, SIZE_MAX, "IMAGE", 1, classify_help},
+    {"classify", command_classify, COMMON_OPTIONS | BIT(TOP_K) | BIT(LABELS) | BIT(TEMPLATE) | EXPLAIN_OPTIONS, 1, SIZE_MAX, "IMAGE", 1, classify_help},
     {"inspect", command_inspect, BIT(DTYPE) | BIT(IMAGE_SIZE) | BIT(HELP), 1, 1, "DIR", 0, inspect_help},
     {"bench", command_bench, COMMON_OPTIONS | BIT(THREADS) | BIT(IMAGE) | BIT(JSON), 0, 0, NULL, 1, bench_help},
 };

@@ -2,13 +2,18 @@
 #include <check.h>
 #include <cjson/cJSON.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/folders.h"
+#include "tests/golden.h"
 #include "tests/suite.h"
+#include "tests/tiny_clip.h"
+#include "vit_image.h"
 
 #define MODEL "config/models/vit-tiny-64"
 
@@ -123,6 +128,8 @@ START_TEST(test_help_and_version_go_to_stdout)
     }
     assert_runs("classify --help");
     assert_says(outcome.out, "--top-k");
+    assert_says(outcome.out, "--labels");
+    assert_says(outcome.out, "--template");
 }
 END_TEST
 
@@ -155,6 +162,9 @@ START_TEST(test_usage_errors_exit_2_with_one_line)
         {"bench extra", "unexpected argument: extra"},
         {"inspect --draft a", "--draft"},
         {"classify --draft=true a.jpg", "--draft"},
+        {"classify --template a_photo a.jpg", "--template: 'a_photo' is not allowed, it takes a text"},
+        {"classify --labels= a.jpg", "--labels: '' is not allowed, it takes texts separated by commas"},
+        {"serve --labels cat", "--labels"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         run(cases[i].line);
@@ -304,6 +314,186 @@ START_TEST(test_classify_decodes_drafts_on_demand)
 }
 END_TEST
 
+/* ---- classify by words ---- */
+
+#define IMAGE "config/samples/cat.jpg"
+
+/* The score that the last output gives a label. */
+static double score_of(const char *label)
+{
+    char end[64];
+    double score = NAN;
+    snprintf(end, sizeof end, "  %s\n", label);
+    const char *found = strstr(outcome.out, end);
+    ck_assert_msg(found != NULL, "%s is not in \"%s\"", label, outcome.out);
+    while (found > outcome.out && found[-1] != '\n')
+        found--;
+    ck_assert_int_eq(sscanf(found, "%lf", &score), 1);
+    return score;
+}
+
+/* vitd classify --model FOLDER OPTIONS */
+static void classify(const char *folder, const char *options)
+{
+    char line[1024];
+    snprintf(line, sizeof line, "classify --model %s %s", folder, options);
+    run(line);
+}
+
+static void assert_classifies(const char *folder, const char *options)
+{
+    classify(folder, options);
+    ck_assert_msg(outcome.status == 0, "%s: exit %d: %s", options, outcome.status, outcome.err);
+    ck_assert_str_eq(outcome.err, "");
+}
+
+static void assert_complains(const char *folder, const char *options, const char *about)
+{
+    classify(folder, options);
+    ck_assert_msg(outcome.status == 1, "%s: exit %d", options, outcome.status);
+    ck_assert_str_eq(outcome.out, "");
+    ck_assert_uint_eq(count_lines(outcome.err), 1);
+    assert_says(outcome.err, about);
+}
+
+START_TEST(test_classify_by_words)
+{
+    char folder[FOLDER_BYTES];
+    folder_make(folder);
+    tiny_clip_write(folder);
+    assert_classifies(folder, "--labels cat,dog,and " IMAGE);
+    ck_assert_uint_eq(count_lines(outcome.out), 3);
+    const double cat = score_of("cat"), dog = score_of("dog"), and = score_of("and");
+    ck_assert_double_eq_tol(cat + dog + and, 1, 2e-4);
+    assert_says(outcome.out, "      1  dog\n");
+
+    assert_classifies(folder, "--labels dog,and,cat --top-k 2 " IMAGE " " IMAGE);
+    ck_assert_uint_eq(count_lines(outcome.out), 2 * (1 + 2));
+    assert_classifies(folder, "--labels dog,and,cat " IMAGE);
+    ck_assert_double_eq(score_of("cat"), cat);
+    assert_says(outcome.out, "      0  dog\n");
+
+    assert_classifies(folder, "--labels cat,dog,and --template a-photo-of-{}. " IMAGE);
+    const double photographed = score_of("cat");
+    ck_assert_double_ne(photographed, cat);
+    assert_classifies(folder, "--labels a-photo-of-cat.,a-photo-of-dog.,a-photo-of-and. " IMAGE);
+    ck_assert_double_eq(score_of("a-photo-of-cat."), photographed);
+    folder_remove(folder);
+}
+END_TEST
+
+START_TEST(test_classify_by_configured_words)
+{
+    char folder[FOLDER_BYTES], path[32], text[256], line[256];
+    folder_make(folder);
+    tiny_clip_write(folder);
+    assert_classifies(folder, "--labels cat,dog --template a-{} " IMAGE);
+    const double cat = score_of("cat");
+    snprintf(text, sizeof text, "{\"models\": [{\"path\": \"%s\", \"labels\": [\"dog\", \"cat\"], \"template\": \"a-{}\"}]}",
+             folder);
+    write_file(path, text);
+    snprintf(line, sizeof line, "classify --config %s " IMAGE, path);
+    assert_runs(line);
+    ck_assert_double_eq(score_of("cat"), cat);
+    snprintf(line, sizeof line, "classify --config %s --labels and " IMAGE, path);
+    assert_runs(line);
+    ck_assert_str_eq(outcome.out, "  1.0000      0  and\n");
+    unlink(path);
+    folder_remove(folder);
+}
+END_TEST
+
+/* The picture that --output wrote; to be released. */
+static vit_image read_picture(const char *path)
+{
+    static uint8_t bytes[1 << 20];
+    vit_image image = {0};
+    vit_error err = {""};
+    FILE *file = fopen(path, "rb");
+    ck_assert_ptr_nonnull(file);
+    const size_t length = fread(bytes, 1, sizeof bytes, file);
+    fclose(file);
+    ck_assert_msg(vit_image_decode(&image, bytes, length, 1 << 24, &err) == VIT_OK, "%s", err.message);
+    return image;
+}
+
+static vit_image draw(const char *folder, const char *options)
+{
+    char output[64], line[256];
+    snprintf(output, sizeof output, "%s/map.png", folder);
+    snprintf(line, sizeof line, "--attention legrad --output %s %s " IMAGE, output, options);
+    assert_classifies(folder, line);
+    return read_picture(output);
+}
+
+static bool same_picture(const vit_image *a, const vit_image *b)
+{
+    return a->width == b->width && a->height == b->height && memcmp(a->pixels, b->pixels, 3 * a->width * a->height) == 0;
+}
+
+START_TEST(test_classify_draws_a_map_for_each_word)
+{
+    char folder[FOLDER_BYTES];
+    folder_make(folder);
+    tiny_clip_write(folder);
+    vit_image one = draw(folder, "--target cat");
+    ck_assert_str_eq(outcome.out, ""); /* no classes were asked for */
+    vit_image two = draw(folder, "--target cat,dog"), other = draw(folder, "--target cat,and");
+    ck_assert_uint_gt(two.width, 2 * one.width);
+    ck_assert(!same_picture(&two, &other));
+    vit_image labels = draw(folder, "--labels cat,dog");
+    ck_assert_uint_eq(count_lines(outcome.out), 2);
+    ck_assert(same_picture(&labels, &two)); /* the words that are scored are explained */
+    vit_image target = draw(folder, "--labels dog,and --target cat");
+    ck_assert(same_picture(&target, &one));
+    vit_image *const images[] = {&one, &two, &other, &labels, &target};
+    for (size_t i = 0; i < sizeof images / sizeof images[0]; i++)
+        vit_image_release(images[i]);
+    folder_remove(folder);
+}
+END_TEST
+
+START_TEST(test_classify_says_which_words_are_wrong)
+{
+    char folder[FOLDER_BYTES];
+    folder_make(folder);
+    tiny_clip_write(folder);
+    assert_complains(folder, IMAGE, "has no classes of its own: say which to choose from, as in --labels");
+    assert_complains(folder, "--template a-{} " IMAGE, "has no classes of its own");
+    assert_complains(folder, "--labels cat,,dog " IMAGE, "--labels, text 2: found an empty text");
+    assert_complains(folder, "--labels cat\xff " IMAGE, "not UTF-8");
+    assert_complains(folder, "--attention legrad --output /nonexistent/a.png " IMAGE, "say of which words the map is to be");
+    assert_complains(folder, "--attention legrad --output /nonexistent/a.png --labels 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17 "
+                     IMAGE, "say of which words the map is to be, up to 16");
+    assert_complains(folder, "--labels cat --target dog " IMAGE, "target only goes with attention=legrad");
+    assert_complains(MODEL, "--labels cat,dog " IMAGE, MODEL " has classes of its own");
+    assert_complains(MODEL, "--template a-{} " IMAGE, MODEL " has classes of its own");
+    folder_remove(folder);
+}
+END_TEST
+
+/* Against the reference implementation, with a vocabulary that is not ours to ship. */
+START_TEST(test_classify_by_words_equals_the_reference)
+{
+    const char *shared = getenv("VITD_SHARED") != NULL ? getenv("VITD_SHARED") : "../shared";
+    char folder[300], path[400], options[400];
+    size_t count;
+    snprintf(folder, sizeof folder, "%s/golden/clip-hf", shared);
+    snprintf(path, sizeof path, "%s/expected.safetensors", folder);
+    struct golden *expected = golden_open(path);
+    if (expected == NULL) {
+        printf("skipped: there is no %s\n", path);
+        return;
+    }
+    const float *logits = golden_get(expected, "logits", "F32", &count);
+    ck_assert_uint_eq(count, 4); /* a photo of a jaguar; jump; a frisbee over the water; dog */
+    snprintf(options, sizeof options, "--labels jump,dog %s/input.png", folder);
+    assert_classifies(folder, options);
+    ck_assert_double_eq_tol(score_of("dog"), 1 / (1 + exp((double)logits[1] - (double)logits[3])), 1e-4);
+    golden_free(expected);
+}
+END_TEST
+
 /* ---- inspect and bench ---- */
 
 START_TEST(test_inspect_describes_a_model)
@@ -411,6 +601,11 @@ int main(void)
     tcase_add_test(tests, test_classify_reads_standard_input);
     tcase_add_test(tests, test_classify_refuses_a_picture_over_the_limit);
     tcase_add_test(tests, test_classify_decodes_drafts_on_demand);
+    tcase_add_test(tests, test_classify_by_words);
+    tcase_add_test(tests, test_classify_by_configured_words);
+    tcase_add_test(tests, test_classify_draws_a_map_for_each_word);
+    tcase_add_test(tests, test_classify_says_which_words_are_wrong);
+    tcase_add_test(tests, test_classify_by_words_equals_the_reference);
     tcase_add_test(tests, test_inspect_describes_a_model);
     tcase_add_test(tests, test_inspect_describes_every_kind_of_model);
     tcase_add_test(tests, test_inspect_says_why_a_folder_cannot_run);

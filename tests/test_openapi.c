@@ -13,8 +13,10 @@
 #include "server/http/handlers.h"
 #include "server/http/web/web.h"
 #include "tests/daemon.h"
+#include "tests/folders.h"
 #include "tests/schema.h"
 #include "tests/suite.h"
+#include "tests/tiny_clip.h"
 
 static const cJSON *member(const cJSON *object, const char *name)
 {
@@ -262,11 +264,11 @@ END_TEST
 
 /* ---- a live daemon ---- */
 
-/* One that has everything: versions, a lazy model, one to unload, keys, an administrator, a cache. */
+/* One that has everything: versions, a lazy model, one to unload, one that reads, keys, an administrator, a cache. */
 struct live {
     struct daemon daemon;
     cJSON *document;
-    char folder[32], keys[48];
+    char folder[32], keys[48], words[FOLDER_BYTES];
 };
 
 enum { MAX_BODY = 1000000 };
@@ -299,14 +301,17 @@ static struct live start_live(void)
     put_key(file, "admin");
     fclose(file);
     chmod(live.keys, 0600);
+    folder_make(live.words);
+    tiny_clip_write(live.words);
     ck_assert_ptr_nonnull(getcwd(here, sizeof here));
     snprintf(config, sizeof config,
              "{\"models\": [{\"name\": \"small\", \"version\": 1, \"path\": \"%s/tests/golden/vit-hf\"},"
              "{\"name\": \"spare\", \"path\": \"%s/tests/golden/vit-timm-gap\"},"
-             "{\"name\": \"lazy\", \"path\": \"%s/tests/golden/vit-timm\", \"lazy\": true}],"
+             "{\"name\": \"lazy\", \"path\": \"%s/tests/golden/vit-timm\", \"lazy\": true},"
+             "{\"name\": \"words\", \"path\": \"%s\"}],"
              "\"access\": {\"keys\": \"%s\", \"admin\": true}, \"cache\": {\"max_bytes\": 1000000},"
              "\"limits\": {\"max_body_bytes\": %d}}",
-             here, here, here, live.keys, MAX_BODY);
+             here, here, here, live.words, live.keys, MAX_BODY);
     live.daemon = daemon_start(config, NULL);
     return live;
 }
@@ -317,6 +322,7 @@ static void stop_live(struct live *live)
     cJSON_Delete(live->document);
     unlink(live->keys);
     rmdir(live->folder);
+    folder_remove(live->words);
 }
 
 /* What is of HTTP itself, and of every reply. */
@@ -370,8 +376,13 @@ static const char v2_classes[] =
     "{\"inputs\":[{\"name\":\"pixels\",\"datatype\":\"UINT8\",\"shape\":[2,2,3],\"data\":[1,2,3,4,5,6,7,8,9,10,11,12]}],"
     "\"outputs\":[{\"name\":\"logits\",\"parameters\":{\"classification\":2}},{\"name\":\"embedding\","
     "\"parameters\":{\"binary_data\":true}}],\"parameters\":{\"priority\":2,\"timeout\":20000000}}";
-static const char hf_body[] = "{\"inputs\":\"iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5E"
-                              "rkJggg==\",\"parameters\":{\"top_k\":3,\"function_to_apply\":\"sigmoid\"}}";
+/* A picture of one pixel. */
+#define DOT "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+static const char hf_body[] = "{\"inputs\":\"" DOT "\",\"parameters\":{\"top_k\":3,\"function_to_apply\":\"sigmoid\"}}";
+static const char words_body[] = "{\"image\":\"" DOT "\",\"labels\":[\"a cat\",\"a dog, or two\"],\"template\":\"a photo of {}\"}";
+static const char words_bodies[] = "{\"image\":[\"" DOT "\",\"" DOT "\"],\"labels\":[\"cat\"],\"target\":\"dog\"}";
+static const char text_to_embed[] = "{\"text\":\"a cat\"}";
+static const char texts_to_embed[] = "{\"text\":[\"a cat\",\"a dog\"]}";
 
 struct body {
     const void *bytes;
@@ -500,6 +511,48 @@ START_TEST(test_answers_in_other_shapes)
 }
 END_TEST
 
+static void expect_words(const struct live *live, const char *path, const char *query, struct body body, const char *accept,
+                         long status)
+{
+    char full[200], headers[200];
+    snprintf(full, sizeof full, "%s?model=words%s", path, query);
+    snprintf(headers, sizeof headers, INFER "\r\nAccept: %s", accept);
+    struct reply reply =
+        daemon_request(&live->daemon, "POST", full, body.type, body.bytes, body.length, headers);
+    check_reply(live, find(path), &reply, status);
+    reply_free(&reply);
+}
+
+START_TEST(test_answers_in_words)
+{
+    struct live live = start_live();
+    size_t length;
+    unsigned char *picture = test_file("tests/golden/vit-hf/input.png", &length);
+    const struct body image = {picture, length, "image/png"};
+    const char *json = "application/json";
+    expect_words(&live, "/classify", "&labels=cat,dog&template=a+{}", image, json, 200);
+    expect_words(&live, "/classify", "&labels=cat,dog&attention=legrad", image, json, 200);
+    expect_words(&live, "/classify", "&labels=cat&attention=legrad&target=dog", image, json, 200);
+    expect_words(&live, "/classify", "", text_body(words_body), json, 200);
+    expect_words(&live, "/classify", "&attention=legrad", text_body(words_bodies), json, 200);
+    expect_words(&live, "/explain", "&target=cat,dog", image, json, 200);
+    expect_words(&live, "/explain", "&target=cat,dog", image, "image/png", 200);
+    expect_words(&live, "/embed", "", text_body(text_to_embed), json, 200);
+    expect_words(&live, "/embed", "", text_body(texts_to_embed), json, 200);
+    expect_words(&live, "/embed", "", image, json, 200);
+    expect_words(&live, "/attention-distance", "", image, json, 200);
+    expect_words(&live, "/classify", "", image, json, 400);
+    expect_words(&live, "/explain", "", image, json, 400);
+    expect_words(&live, "/classify", "&labels=cat,", image, json, 400);
+    expect(&live, find("/models/{name}"), "words", nothing, INFER, 200);
+    expect(&live, find("/hf/{name}"), "words", image, INFER, 400);
+    expect(&live, find("/v2/models/{name}"), "words", nothing, INFER, 200);
+    expect(&live, find("/v2/models/{name}/infer"), "words", text_body(v2_classes), INFER, 400);
+    free(picture);
+    stop_live(&live);
+}
+END_TEST
+
 /* Messages name a route as a whole, and are whole. */
 START_TEST(test_wrong_routes)
 {
@@ -522,7 +575,8 @@ START_TEST(test_bodies_are_described)
     cJSON *document = open_document();
     static const struct {
         const char *schema, *body;
-    } cases[] = {{"V2Request", v2_body}, {"V2Request", v2_classes}, {"HfRequest", hf_body}};
+    } cases[] = {{"V2Request", v2_body}, {"V2Request", v2_classes}, {"HfRequest", hf_body}, {"ImageRequest", words_body},
+                 {"ImageRequest", words_bodies}, {"TextRequest", text_to_embed}, {"TextRequest", texts_to_embed}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct schema_error error;
         cJSON *json = cJSON_Parse(cases[i].body);
@@ -567,7 +621,7 @@ int main(void)
     const TTest *const tests[] = {
         test_references, test_every_route_is_described, test_error_codes_are_those_of_the_sources, test_bodies_are_described,
         test_checker, test_routes_answer_as_described, test_answers_in_other_shapes,
-        test_wrong_routes,
+        test_answers_in_words, test_wrong_routes,
     };
     Suite *suite = suite_create("openapi.json");
     TCase *all = tcase_create("all");

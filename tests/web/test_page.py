@@ -17,6 +17,7 @@ CAT = ROOT + "/config/samples/cat.jpg"
 COFFEE = ROOT + "/config/samples/coffee.jpg"
 MODEL = ROOT + "/config/models/vit-tiny-64"
 GOLDEN = ROOT + "/tests/golden"
+CLIP = os.environ.get("VITD_SHARED", ROOT + "/../shared") + "/golden/clip-hf"
 
 # The pixels of a canvas, read off a copy.
 READ = """const canvas = document.querySelector(arguments[0]), copy = new OffscreenCanvas(canvas.width, canvas.height);
@@ -410,6 +411,68 @@ def test_key(browser, page, folder, vitd):
     check("vitd with keys ends well", status == 0, status, daemon.log()[-1000:])
 
 
+def test_words(browser, page, folder, vitd):
+    """A model with a text tower: its classes are what is typed, and each has a map."""
+    if not os.path.exists(CLIP):
+        print(f"skipped: there is no {CLIP}")
+        return
+    daemon = Server(folder, "words", [vitd, "serve", "--port", "0", "--model", f"clip={CLIP}", "--model", MODEL],
+                    r"listening on http://127\.0\.0\.1:(\d+)")
+
+    def classify_by(words):
+        browser.run("document.querySelector('#words').value = ''")
+        browser.type("#words", words)
+        browser.click("#reading button")
+
+    try:
+        browser.open(f"http://127.0.0.1:{daemon.port}/")
+        check("a text tower is told, and words are asked for", browser.wait("document.querySelector('#reading').offsetHeight > 0") and
+              "any words" in page.text("#facts") and "reads 77 tokens" in page.text("#facts"), page.text("#facts"))
+        browser.type("#file", CAT)
+        check("there are words to begin with", page.caption("LeGrad for a photo of"), page.text("#status"))
+        classify_by("jump, dog\na frisbee over the water")
+        check("the words are the classes", browser.wait("document.querySelectorAll('#predictions li').length === 3") and
+              {"jump", "dog", "a frisbee over the water"} == set(browser.run(
+                  "return [...document.querySelectorAll('#predictions .label')].map(e => e.textContent)")), page.text("#predictions"))
+        check("the best one's map is shown", page.caption("LeGrad for " + page.text("#predictions .label")), page.text("#caption"))
+        check("each word has a map", browser.wait("document.querySelectorAll('#maps canvas').length === 3"))
+        check("no two are alike", len({page.pixels(f"#maps li:nth-child({i}) canvas") for i in (1, 2, 3)}) == 3)
+        asked, seen = browser.run(FETCHES), set()
+        for i, word in enumerate(("jump", "dog", "a frisbee over the water"), 1):
+            browser.click(f"#maps li:nth-child({i}) button")
+            check(f"a click shows the map of {word}", page.caption(f"LeGrad for {word}, all 3 layers"), page.text("#caption"))
+            seen.add(page.pixels())
+        check("which is its own, and was there already", len(seen) == 3 and browser.run(FETCHES) == asked)
+        browser.run("document.querySelector('#command').open = true")
+        command = page.text("#curl")
+        check("the command names the words", "explain?model=clip&labels=jump%2Cdog%2Ca+frisbee+over+the+water&attention=legrad" in
+              command and "target" not in command, command)
+        browser.click("#method-raw")
+        check("raw attention needs no word", page.caption("Attention of layer 2") and
+              browser.run("return document.querySelector('#each').hidden"))
+        browser.click("#method-legrad")
+        page.caption("LeGrad for")
+        classify_by(",".join(f"word {i}" for i in range(17)))
+        check("of more words than there can be maps there are none", browser.wait("!document.querySelector('#method-legrad')") and
+              page.caption("Attention"), page.text("#caption"))
+        check("but classes", browser.wait("document.querySelectorAll('#predictions li').length === 16"))
+        classify_by("dog")
+        check("a single word has its map", browser.wait("document.querySelectorAll('#predictions li').length === 1") and
+              browser.wait("document.querySelector('#method-legrad')"))
+        browser.click("#method-legrad")
+        check("under its name", page.caption("LeGrad for dog") and
+              browser.wait("document.querySelectorAll('#maps canvas').length === 1"), page.text("#caption"))
+        classify_by(" ,")
+        check("without words the server says what to do", browser.wait(
+            "document.querySelector('#status').textContent.includes('has no classes of its own')"), page.text("#status"))
+        choose_model(browser, "vit-tiny-64")
+        check("a model with classes of its own asks for none", page.caption("LeGrad for tabby") or page.caption("Attention"))
+        check("and shows none", browser.run("return document.querySelector('#reading').hidden && document.querySelector('#each').hidden"))
+    finally:
+        status = daemon.stop()
+    check("vitd with words ends well", status == 0, status, daemon.log()[-1000:])
+
+
 def take_screenshot(browser, page, url, path):
     browser.open(url)
     browser.wait("document.querySelector('#positions img')?.naturalWidth > 0")
@@ -448,6 +511,7 @@ def main():
         test_errors(browser, page)
         test_server_gone(browser, page, daemon)
         test_key(browser, page, folder, os.path.abspath(options.vitd))
+        test_words(browser, page, folder, os.path.abspath(options.vitd))
     finally:
         if browser:
             browser.close()
