@@ -2,7 +2,7 @@
 # Speed of each architecture at its published size, with random weights, and what share of the peak that is.
 # usage: tests/bench/architectures.sh BUILD [NAME...], names as tests/bench/make_model.py has them
 # THREADS (1): most threads to measure. DTYPES (fp32): arithmetics to measure, separated by blanks. The figures go to
-# BUILD/bench-models.json, too.
+# BUILD/bench-models.json, too. A model with a text tower has rows of 192 texts as well.
 set -eu
 build=$1
 shift
