@@ -833,7 +833,7 @@ START_TEST(test_many_clients)
         reply_free(&reply);
     }
     daemon_stop(&vitd);
-    for (size_t k = 0; k < sizeof caches / sizeof caches[0]; k++) {
+    for (size_t k = getenv("VITD_SANITIZED") != NULL ? 1 : 0; k < sizeof caches / sizeof caches[0]; k++) {
         start(caches[k]);
         for (size_t i = 0; i < CLIENTS; i++) {
             firsts[i] = i;
@@ -851,6 +851,39 @@ START_TEST(test_many_clients)
             free(known[i].body.at);
         free(known[i].answer.at);
     }
+}
+END_TEST
+
+/* Models come and go while their texts are embedded. */
+START_TEST(test_reloads_under_load)
+{
+    static const char *const paths[] = {"/classify?labels=a,b,c", "/classify?labels=d&attention=legrad&target=a,e",
+                                        "/explain?target=f", NULL};
+    const int rounds = getenv("VITD_SANITIZED") != NULL ? 4 : 10;
+    char path[64] = "", config[512], other[FOLDER_BYTES];
+    struct crowd crowd = {.daemon = &vitd, .paths = paths, .body = picture.at, .length = picture.length};
+    folder_make(other);
+    write_other_weights(other);
+    for (int round = 0; round < rounds; round++) {
+        snprintf(config, sizeof config,
+                 "{\"models\": [{\"name\": \"clip\", \"path\": \"%s\", \"labels\": [\"l%d\", \"a\"]}], "
+                 "\"cache\": {\"max_text_bytes\": %d}}", round % 2 != 0 ? other : folder, round, round % 3 * 1500);
+        daemon_write_config(path, config);
+        if (round == 0) {
+            vitd = daemon_start_file(path, (const char *const[]){"--threads", "2", NULL});
+            crowd_begin(&crowd, 4);
+        } else {
+            ck_assert(daemon_reload(&vitd));
+        }
+        usleep(20000);
+    }
+    crowd_end(&crowd);
+    ck_assert_msg(atomic_load(&crowd.wrong) == 0, "%s", crowd.first_wrong);
+    ck_assert_int_eq(atomic_load(&crowd.lost) + atomic_load(&crowd.refused), 0);
+    ck_assert_int_gt(atomic_load(&crowd.ok), rounds);
+    daemon_stop(&vitd);
+    unlink(path);
+    folder_remove(other);
 }
 END_TEST
 
@@ -1090,7 +1123,7 @@ static void start_slow(const char *more)
 {
     char model[128];
     snprintf(model, sizeof model, ", {\"name\": \"long\", \"path\": \"@/vit-hf\", \"image_size\": %d, \"max_batch_size\": 1}",
-             getenv("VITD_SANITIZED") != NULL ? 400 : 640);
+             getenv("VITD_SANITIZED") != NULL ? 320 : 560);
     start_with(model, more, "1");
 }
 
@@ -1150,8 +1183,11 @@ END_TEST
 /* The room that words have waited in is their images' room: who was let in is not refused half way. */
 START_TEST(test_full_queue)
 {
+    static const char *const others[] = {"/classify?model=small", NULL};
     struct client waiting[2];
+    struct crowd crowd;
     start_slow(", \"batching\": {\"max_queue_size\": 2}");
+    crowd = (struct crowd){.daemon = &vitd, .paths = others, .body = picture.at, .length = picture.length};
     keep_busy();
     begin_words(&waiting[0], "/classify?labels=a,b", NULL);
     await_waiting(1);
@@ -1162,9 +1198,12 @@ START_TEST(test_full_queue)
     ck_assert_ptr_nonnull(reply_header(&reply, "Retry-After"));
     reply_free(&reply);
     expect_error(post_json("/embed", "{\"text\": \"f\"}"), 429, "queue_full");
+    crowd_begin(&crowd, 4); /* who would take it */
     end_with(&waiting[0], 200);
     end_with(&waiting[1], 200);
     end_with(&busy, 200);
+    crowd_end(&crowd);
+    ck_assert_int_eq(atomic_load(&crowd.lost), 0);
     expect_alive();
     daemon_stop(&vitd);
 }
@@ -1288,6 +1327,7 @@ static void add_tests(TCase *tests)
     tcase_add_test(tests, test_other_weights_know_nothing);
     tcase_add_test(tests, test_many_labels);
     tcase_add_test(tests, test_many_clients);
+    tcase_add_test(tests, test_reloads_under_load);
     tcase_add_test(tests, test_queries_that_are_refused);
     tcase_add_test(tests, test_bodies_that_are_refused);
     tcase_add_test(tests, test_too_much_text);
