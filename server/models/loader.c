@@ -165,7 +165,8 @@ static vit_status open_within(struct loader *loader, struct listed *line, size_t
     const uint64_t now = look_at_folder(line->configured.path, &files);
     if (line->bytes && now == line->fingerprint && !can_fit(loader, line->id, line->bytes))
         return over_budget(loader, line, err);
-    make_room(loader, line->id, own, line->bytes ? line->bytes : files); /* as far as is known before */
+    if (line->state != MODEL_FAILED || now != line->fingerprint) /* else it would most likely be in vain */
+        make_room(loader, line->id, own, line->bytes ? line->bytes : files); /* as far as is known before */
     line->bytes = 0;
     vit_status status = open_line(loader, line, err);
     if (status == VIT_OK && !make_room(loader, line->id, own, line->bytes))
