@@ -275,6 +275,7 @@ static void tick(struct daemon *daemon)
 {
     const int64_t now_us = job_clock_us();
     http_tick(daemon->http);
+    loader_sweep(daemon->service.loader);
     ping(daemon, now_us);
     if (atomic_load(&daemon->service.ready) && !atomic_load(&daemon->service.draining) && !daemon->next)
         tell_status(daemon, now_us);
@@ -327,7 +328,7 @@ static void drain(struct daemon *daemon, const sigset_t *awaited)
         _exit(EXIT_SUCCESS);
     }
     settings_unref(settings);
-    if (atomic_load(&daemon->applying) == APPLY_RUNNING) { /* it may take long, and nobody waits for it */
+    if (loader_is_busy(daemon->service.loader)) { /* it may take long, and nobody waits for it */
         log_info("stopped while loading");
         _exit(EXIT_SUCCESS);
     }

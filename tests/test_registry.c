@@ -103,7 +103,7 @@ static vit_status ask(enum loader_wish wish, const char *id)
 {
     struct answer answer = {0};
     sem_init(&answer.there, 0, 0);
-    ck_assert(loader_ask(loader, wish, id, done, &answer));
+    ck_assert(loader_ask(loader, wish, id, NULL, done, &answer));
     sem_wait(&answer.there);
     sem_destroy(&answer.there);
     ck_assert_int_eq(answer.model != NULL, answer.status == VIT_OK && wish != LOADER_UNLOAD);
@@ -472,7 +472,7 @@ START_TEST(test_those_who_wait_share_a_failure)
     ck_assert_int_eq(apply(), VIT_OK);
     for (int i = 0; i < MANY; i++) {
         sem_init(&answers[i].there, 0, 0);
-        ck_assert(loader_ask(loader, LOADER_LOAD, i ? "a" : "slow", done, &answers[i]));
+        ck_assert(loader_ask(loader, LOADER_LOAD, i ? "a" : "slow", NULL, done, &answers[i]));
     }
     for (int i = 0; i < MANY; i++)
         sem_wait(&answers[i].there);
@@ -504,7 +504,7 @@ START_TEST(test_stop_forgets_nobody)
         if (i % 4 == 3)
             ck_assert(loader_apply(loader, &config, applied, &answers[i]));
         else
-            ck_assert(loader_ask(loader, i % 4 == 2 ? LOADER_UNLOAD : LOADER_LOAD, "a", done, &answers[i]));
+            ck_assert(loader_ask(loader, i % 4 == 2 ? LOADER_UNLOAD : LOADER_LOAD, "a", NULL, done, &answers[i]));
     }
     loader_stop(loader);
     loader = NULL;
