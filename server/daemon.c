@@ -245,7 +245,7 @@ static void ping(struct daemon *daemon, int64_t now_us)
         return;
     const int64_t longest_us = workers_longest_us(daemon->service.workers);
     if (longest_us < daemon->watchdog_us) {
-        systemd_notify("WATCHDOG=1");
+        systemd_mention("WATCHDOG=1");
         daemon->stuck = false;
     } else if (!daemon->stuck) {
         log_error("a worker has been at one piece of work for %lld s: it is stuck, and the watchdog is told no more",
@@ -266,7 +266,7 @@ static void tell_status(struct daemon *daemon, int64_t now_us)
     queue_look(daemon->service.queue, &queue);
     snprintf(text, sizeof text, "STATUS=ready: %.1f images/s, %zu waiting%s",
              (double)(images - daemon->status_images) / seconds, queue.waiting, daemon->refused ? REFUSED : "");
-    systemd_notify(text);
+    systemd_mention(text);
     daemon->status_images = images;
     daemon->status_us = now_us;
 }
