@@ -246,7 +246,7 @@ static void ping(struct daemon *daemon, int64_t now_us)
         return;
     const int64_t longest_us = workers_longest_us(daemon->service.workers);
     if (longest_us < daemon->watchdog_us) {
-        systemd_notify("WATCHDOG=1");
+        systemd_mention("WATCHDOG=1");
         daemon->stuck = false;
     } else if (!daemon->stuck) {
         log_error("a worker has been at one piece of work for %lld s: it is stuck, and the watchdog is told no more",
@@ -267,7 +267,7 @@ static void tell_status(struct daemon *daemon, int64_t now_us)
     queue_look(daemon->service.queue, &queue);
     snprintf(text, sizeof text, "STATUS=ready: %.1f images/s, %zu waiting%s",
              (double)(images - daemon->status_images) / seconds, queue.waiting, daemon->refused ? REFUSED : "");
-    systemd_notify(text);
+    systemd_mention(text);
     daemon->status_images = images;
     daemon->status_us = now_us;
 }
@@ -276,6 +276,7 @@ static void tick(struct daemon *daemon)
 {
     const int64_t now_us = job_clock_us();
     http_tick(daemon->http);
+    loader_sweep(daemon->service.loader);
     ping(daemon, now_us);
     if (atomic_load(&daemon->service.ready) && !atomic_load(&daemon->service.draining) && !daemon->next)
         tell_status(daemon, now_us);
@@ -328,7 +329,7 @@ static void drain(struct daemon *daemon, const sigset_t *awaited)
         _exit(EXIT_SUCCESS);
     }
     settings_unref(settings);
-    if (atomic_load(&daemon->applying) == APPLY_RUNNING) { /* it may take long, and nobody waits for it */
+    if (loader_is_busy(daemon->service.loader)) { /* it may take long, and nobody waits for it */
         log_info("stopped while loading");
         _exit(EXIT_SUCCESS);
     }

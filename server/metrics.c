@@ -188,7 +188,6 @@ static size_t route_index(struct metrics *metrics, const char *route)
     return MAX_ROUTES - 1;
 }
 
-
 void metrics_images(struct model_metrics *model, size_t images)
 {
     add(&model->images, images);

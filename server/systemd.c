@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -24,8 +25,9 @@
 
 /* ---- notifications ---- */
 
-void systemd_notify(const char *state)
+static void tell(const char *state, int flags)
 {
+    const struct timeval patience = {.tv_sec = 1};
     const char *path = getenv("NOTIFY_SOCKET");
     if (!path || !*path)
         return;
@@ -40,10 +42,23 @@ void systemd_notify(const char *state)
         address.sun_path[0] = '\0'; /* the abstract namespace: the name is not terminated */
     socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length + (path[0] == '/'));
     int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&address, size) < 0)
+    if (fd >= 0)
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    if ((fd < 0 || sendto(fd, state, strlen(state), flags | MSG_NOSIGNAL, (struct sockaddr *)&address, size) < 0) &&
+        !(errno == EAGAIN && (flags & MSG_DONTWAIT)))
         log_warn("cannot notify the service manager at %s: %s", path, strerror(errno));
     if (fd >= 0)
         close(fd);
+}
+
+void systemd_notify(const char *state)
+{
+    tell(state, 0);
+}
+
+void systemd_mention(const char *state)
+{
+    tell(state, MSG_DONTWAIT);
 }
 
 void systemd_notify_reloading(void)

@@ -9,8 +9,11 @@
 
 enum { SYSTEMD_FIRST_FD = 3, SYSTEMD_MAX_FDS = 64 };
 
-/* Sends e.g. "READY=1\nSTATUS=serving 1 model"; does nothing when NOTIFY_SOCKET is not set. Thread-safe. */
+/* Sends e.g. "READY=1\nSTATUS=serving 1 model"; does nothing when NOTIFY_SOCKET is not set. Waits for a service manager that
+ * does not read, for a second at most. Thread-safe. */
 void systemd_notify(const char *state);
+/* The same of what will soon be told again, without waiting: it is lost then. */
+void systemd_mention(const char *state);
 
 /* Says that a reload begins, as Type=notify-reload wants it; READY=1 ends it. Thread-safe. */
 void systemd_notify_reloading(void);

@@ -5,9 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "server/http/connections.h"
 #include "tests/clients.h"
 #include "tests/daemon.h"
 #include "tests/suite.h"
@@ -191,6 +193,55 @@ START_TEST(test_drain_while_loading)
 }
 END_TEST
 
+/* ---- refused before the body ---- */
+
+enum { LINGERING = 64 };
+
+static size_t unread(const int fds[LINGERING][2])
+{
+    size_t sum = 0;
+    for (size_t i = 0; i < LINGERING; i++) {
+        int bytes = 0;
+        ck_assert_int_eq(ioctl(fds[i][0], FIONREAD, &bytes), 0);
+        sum += (size_t)bytes;
+    }
+    return sum;
+}
+
+/* Clients that send on after their refusal, all that they can: one sweep, for which the others have to wait, throws away so
+ * much in all as it would of one, and the next ones go on. */
+START_TEST(test_many_who_send_on_are_swept_a_part_at_a_time)
+{
+    static char bytes[65536];
+    const size_t most = 8 << 20;
+    const struct connection_limits limits = {.header_timeout_us = 1000000000, .body_timeout_us = 1000000000};
+    struct connections *connections = connections_create(&limits);
+    int fds[LINGERING][2];
+    for (size_t i = 0; i < LINGERING; i++) {
+        ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds[i]), 0);
+        while (write(fds[i][1], bytes, sizeof bytes) > 0)
+            ;
+        struct connection *connection = connection_open(connections, fds[i][0], NULL, NULL);
+        connection_linger(connections, connection);
+        connection_close(connections, connection);
+    }
+    size_t left = unread(fds);
+    ck_assert_uint_gt(left, most);
+    while (left > 0) {
+        const size_t before = left;
+        connections_sweep(connections, false);
+        left = unread(fds);
+        ck_assert_uint_lt(left, before);
+        ck_assert_uint_le(before - left, most);
+    }
+    for (size_t i = 0; i < LINGERING; i++) {
+        close(fds[i][0]);
+        close(fds[i][1]);
+    }
+    connections_free(connections);
+}
+END_TEST
+
 int main(void)
 {
     signal(SIGPIPE, SIG_IGN);
@@ -202,6 +253,7 @@ int main(void)
     tcase_add_test(tests, test_slow_request_line_is_answered_and_logged);
     tcase_add_test(tests, test_half_a_request_line_survives_sigterm);
     tcase_add_test(tests, test_drain_while_loading);
+    tcase_add_test(tests, test_many_who_send_on_are_swept_a_part_at_a_time);
     suite_add_tcase(suite, tests);
     return suite_run(suite);
 }

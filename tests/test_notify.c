@@ -187,10 +187,34 @@ START_TEST(test_stuck_worker_stops_the_pings)
 }
 END_TEST
 
+/* One that does not read what it is told keeps nobody from being served, or vitd from ending. */
+START_TEST(test_deaf_manager_holds_nothing_up)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    char name[64];
+    snprintf(name, sizeof name, "@vitd-test-deaf-%d", (int)getpid());
+    memcpy(address.sun_path + 1, name + 1, strlen(name) - 1);
+    const int deaf = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    const socklen_t length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(name));
+    ck_assert_int_eq(bind(deaf, (struct sockaddr *)&address, length), 0);
+    const int filler = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    while (sendto(filler, "X=1", 3, 0, (struct sockaddr *)&address, length) == 3)
+        ;
+    setenv("NOTIFY_SOCKET", name, 1);
+    setenv("WATCHDOG_USEC", "400000", 1);
+    configure(MODEL);
+    vitd = daemon_start_file(config_path, NULL);
+    ck_assert(daemon_reload(&vitd));
+    ck_assert_double_lt(daemon_stop(&vitd), 3);
+    close(filler);
+    close(deaf);
+}
+END_TEST
+
 int main(void)
 {
     const TTest *const all[] = {test_life_is_told, test_refused_reload_is_told_until_one_succeeds,
-                                test_stuck_worker_stops_the_pings};
+                                test_stuck_worker_stops_the_pings, test_deaf_manager_holds_nothing_up};
     signal(SIGPIPE, SIG_IGN);
     curl_global_init(CURL_GLOBAL_DEFAULT);
     Suite *suite = suite_create("notify");

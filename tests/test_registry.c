@@ -103,7 +103,7 @@ static vit_status ask(enum loader_wish wish, const char *id)
 {
     struct answer answer = {0};
     sem_init(&answer.there, 0, 0);
-    ck_assert(loader_ask(loader, wish, id, done, &answer));
+    ck_assert(loader_ask(loader, wish, id, NULL, done, &answer));
     sem_wait(&answer.there);
     sem_destroy(&answer.there);
     ck_assert_int_eq(answer.model != NULL, answer.status == VIT_OK && wish != LOADER_UNLOAD);
@@ -406,6 +406,35 @@ START_TEST(test_too_large_a_model_evicts_nobody)
 }
 END_TEST
 
+/* A model that cannot be opened takes the place of others once, not with each request for it. */
+START_TEST(test_broken_model_evicts_once)
+{
+    static const char *const sound[] = {"a", "b", "c"};
+    char folder[FOLDER_BYTES], path[64];
+    three_lazy_models();
+    const size_t one = bytes_of("a");
+    folder_make(folder);
+    folder_add(folder, "broken", SMALL);
+    snprintf(path, sizeof path, "%s/broken", folder);
+    folder_write(path, "config.json", "{}");
+    add("broken", 0, true, path);
+    config.model_memory_bytes = (long long)(3 * one + SLACK);
+    ck_assert_int_eq(apply(), VIT_OK);
+    ck_assert_int_ne(ask(LOADER_LOAD, "broken"), VIT_OK);
+    for (int i = 0; i < 3; i++)
+        ck_assert_int_eq(ask(LOADER_LOAD, sound[i]), VIT_OK);
+    for (int i = 0; i < 3; i++) {
+        ck_assert_int_ne(ask(LOADER_LOAD, "broken"), VIT_OK);
+        assert_loaded(3, one);
+    }
+    folder_remove(path);
+    folder_add(folder, "broken", SMALL);
+    ck_assert_int_eq(ask(LOADER_LOAD, "broken"), VIT_OK);
+    assert_loaded(3, one);
+    folder_remove(folder);
+}
+END_TEST
+
 /* ---- failures ---- */
 
 START_TEST(test_failures_have_their_status)
@@ -443,7 +472,7 @@ START_TEST(test_those_who_wait_share_a_failure)
     ck_assert_int_eq(apply(), VIT_OK);
     for (int i = 0; i < MANY; i++) {
         sem_init(&answers[i].there, 0, 0);
-        ck_assert(loader_ask(loader, LOADER_LOAD, i ? "a" : "slow", done, &answers[i]));
+        ck_assert(loader_ask(loader, LOADER_LOAD, i ? "a" : "slow", NULL, done, &answers[i]));
     }
     for (int i = 0; i < MANY; i++)
         sem_wait(&answers[i].there);
@@ -475,7 +504,7 @@ START_TEST(test_stop_forgets_nobody)
         if (i % 4 == 3)
             ck_assert(loader_apply(loader, &config, applied, &answers[i]));
         else
-            ck_assert(loader_ask(loader, i % 4 == 2 ? LOADER_UNLOAD : LOADER_LOAD, "a", done, &answers[i]));
+            ck_assert(loader_ask(loader, i % 4 == 2 ? LOADER_UNLOAD : LOADER_LOAD, "a", NULL, done, &answers[i]));
     }
     loader_stop(loader);
     loader = NULL;
@@ -537,7 +566,7 @@ int main(void)
         test_names_and_versions, test_highest_version_that_is_there, test_names_are_listed_for_people,
         test_references_keep_a_replaced_model_alive, test_unchanged_model_is_kept, test_least_recently_used_goes_first,
         test_only_lazy_models_make_room, test_budget_of_a_configuration, test_too_large_a_model_evicts_nobody,
-        test_failures_have_their_status, test_those_who_wait_share_a_failure, test_stop_forgets_nobody,
+        test_broken_model_evicts_once, test_failures_have_their_status, test_those_who_wait_share_a_failure, test_stop_forgets_nobody,
         test_finding_while_it_changes};
     vit_blas_init();
     Suite *suite = suite_create("registry");

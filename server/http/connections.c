@@ -41,7 +41,7 @@ enum {
     CUT_LINGER_US = 1000000,  /* after a 408 */
     DRAIN_IDLE_US = 250000,   /* how long an idle connection is left to a client that may be sending */
     MAX_LINGERING = 64,
-    LINGER_READS = 128        /* of 64 KiB each, per sweep and socket */
+    LINGER_READS = 128        /* of 64 KiB each, per sweep: all others wait for it */
 };
 
 /* Who counts as one client. */
@@ -375,10 +375,10 @@ static void sweep_one(const struct connections *connections, struct connection *
 }
 
 /* Throws away what has arrived; false when the client has closed. */
-static bool discard_input(int fd)
+static bool discard_input(int fd, size_t reads)
 {
     char scratch[65536];
-    for (int i = 0; i < LINGER_READS; i++) {
+    for (size_t i = 0; i < reads; i++) {
         ssize_t got = recv(fd, scratch, sizeof scratch, MSG_DONTWAIT);
         if (got < 0)
             return errno == EAGAIN || errno == EINTR;
@@ -390,9 +390,10 @@ static bool discard_input(int fd)
 
 static void sweep_lingering(struct connections *connections, int64_t now_us)
 {
+    const size_t each = connections->lingering_count ? LINGER_READS / connections->lingering_count : 0;
     for (size_t i = 0; i < connections->lingering_count;) {
         struct lingering *lingering = &connections->lingering[i];
-        if (discard_input(lingering->fd) && now_us < lingering->deadline_us) {
+        if (discard_input(lingering->fd, each) && now_us < lingering->deadline_us) {
             i++;
             continue;
         }

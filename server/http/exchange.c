@@ -7,7 +7,8 @@
  *                             next calls: pieces of the body
  *                             last call: the body is in. Reply, or suspend the connection and either push the job or,
  *                             where the model is not in memory, ask the loader first
- *     (model_loaded)          on the loader's thread: resume the connection; exchange_access goes on as after the body
+ *     (model_loaded)          on the loader's thread, or the main one, which looks who has waited too long for it: resume
+ *                             the connection; exchange_access goes on as after the body
  *     (job_done)              on a worker: render the reply, resume the connection
  *     exchange_access         once more: send the rendered reply
  *     exchange_completed      log, count, free
@@ -424,7 +425,22 @@ static void collect(struct request *request, const char *bytes, size_t length)
     request->body_length += length;
 }
 
-/* On the loader's thread. */
+/* On the main thread: an upload that waits for its model does not wait for ever, as it would not for a worker. */
+static bool waits_no_more(void *context)
+{
+    struct request *request = context;
+    struct job_image image = {.failure = FAILURE_NONE};
+    if (job_clock_us() >= request->deadline_us)
+        image.failure = FAILURE_DEADLINE;
+    else if (job_socket_left(connection_fd(request->connection)))
+        image.failure = FAILURE_CLIENT_GONE;
+    else
+        return false;
+    request_image_problem(request, &image);
+    return true;
+}
+
+/* On the loader's thread, or the main one after waits_no_more(). */
 static void model_loaded(void *context, struct model *model, vit_status status, const vit_error *error)
 {
     struct request *request = context;
@@ -436,9 +452,10 @@ static void model_loaded(void *context, struct model *model, vit_status status, 
 
 static enum MHD_Result ask_loader(struct request *request)
 {
+    loader_given_up *given_up = request->route->takes_images ? waits_no_more : NULL;
     request->stage = STAGE_LOADING;
     MHD_suspend_connection(request->mhd);
-    if (!loader_ask(request->service->loader, request->wish, request->load_id, model_loaded, request)) {
+    if (!loader_ask(request->service->loader, request->wish, request->load_id, given_up, model_loaded, request)) {
         request_out_of_memory(request);
         request->stage = STAGE_LOADED;
         MHD_resume_connection(request->mhd);
@@ -508,7 +525,7 @@ enum MHD_Result exchange_access(void *exchange, struct MHD_Connection *mhd, cons
         *upload_size = 0;
         return MHD_YES;
     case STAGE_LOADED:
-        return end_of_body(request);
+        return request->problem.status == 499 ? MHD_NO : end_of_body(request);
     case STAGE_WORKED:
         return request->status == 499 ? MHD_NO : send_reply(request);
     case STAGE_LOADING:

@@ -7,10 +7,10 @@
  * struct service.
  *
  * Draining loses no request that was accepted. Closing a listening TCP socket resets the connections in its backlog, so
- * first a socket filter drops new SYNs (their clients try again a second later, and are refused then), the
- * backlog empties, and only then is the socket closed. A Unix socket loses its name first. A socket of systemd's is left as
- * it is: what waits there is for the next process, which takes it once it has its models. Every reply now says Connection: close; connections that stay
- * idle are shut down. MHD_stop_daemon() comes when no connection is left, since it would abort the process over a
+ * first a socket filter drops new SYNs (their clients try again a second later, and are refused then), the backlog empties,
+ * and only then is the socket closed. A Unix socket loses its name first. A socket of systemd's is left as it is: what waits
+ * there is for the next process, which takes it once it has its models. Every reply now says Connection: close; connections
+ * that stay idle are shut down. MHD_stop_daemon() comes when no connection is left, since it would abort the process over a
  * suspended one and drop replies that are still being sent.
  */
 #include "server/http/http.h"

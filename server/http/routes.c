@@ -354,6 +354,8 @@ void routes_loaded(struct request *request, struct model *model, vit_status stat
 {
     request->load_id[0] = '\0';
     request->model = model;
+    if (request->problem.status) /* it did not wait for the end */
+        return;
     if (status == VIT_ERR_UNSUPPORTED && atomic_load(&request->service->draining))
         problem_set(&request->problem, 503, "draining", "the server is shutting down");
     else if (status == VIT_ERR_NO_MEMORY)

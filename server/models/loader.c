@@ -1,5 +1,6 @@
 /*
- * loader.c - see loader.h. The mutex protects the list of what is asked and `stopping`; everything else is the thread's.
+ * loader.c - see loader.h. The mutex protects the list of what is asked, `current`, `told` and `stopping`; everything else is
+ * the thread's.
  */
 #include "server/models/loader.h"
 
@@ -23,8 +24,10 @@ struct task {
     enum loader_wish wish;
     char id[MODEL_ID_BYTES];
     int64_t asked_us;
+    loader_given_up *given_up; /* NULL: never */
     loader_done *done;
     void *context;
+    bool told; /* of the current one: done has been called, or is about to be */
 };
 
 struct loader {
@@ -36,6 +39,7 @@ struct loader {
     pthread_mutex_t mutex;
     pthread_cond_t asked;
     struct task *first, **last;
+    struct task *current; /* what the thread is at; NULL: nothing */
     bool stopping;
 };
 
@@ -165,7 +169,8 @@ static vit_status open_within(struct loader *loader, struct listed *line, size_t
     const uint64_t now = look_at_folder(line->configured.path, &files);
     if (line->bytes && now == line->fingerprint && !can_fit(loader, line->id, line->bytes))
         return over_budget(loader, line, err);
-    make_room(loader, line->id, own, line->bytes ? line->bytes : files); /* as far as is known before */
+    if (line->state != MODEL_FAILED || now != line->fingerprint) /* else it would most likely be in vain */
+        make_room(loader, line->id, own, line->bytes ? line->bytes : files); /* as far as is known before */
     line->bytes = 0;
     vit_status status = open_line(loader, line, err);
     if (status == VIT_OK && !make_room(loader, line->id, own, line->bytes))
@@ -217,13 +222,27 @@ static vit_status fulfil(struct loader *loader, const struct task *task, struct 
     return load(loader, line, err);
 }
 
-static void do_wish(struct loader *loader, const struct task *task)
+/* Calls done, unless loader_sweep() has. */
+static void tell_done(struct loader *loader, struct task *task, struct model *model, vit_status status,
+                      const vit_error *error)
+{
+    pthread_mutex_lock(&loader->mutex);
+    const bool told = task->told;
+    task->told = true;
+    pthread_mutex_unlock(&loader->mutex);
+    if (told)
+        model_unref(model);
+    else
+        task->done(task->context, model, status, error);
+}
+
+static void do_wish(struct loader *loader, struct task *task)
 {
     struct listed line;
     vit_error error = {{0}};
     if (!registry_look(loader->registry, task->id, &line)) {
         fail(&error, VIT_ERR_ARGUMENT, "there is no model %s any more", task->id);
-        task->done(task->context, NULL, VIT_ERR_ARGUMENT, &error);
+        tell_done(loader, task, NULL, VIT_ERR_ARGUMENT, &error);
         return;
     }
     const vit_status status = fulfil(loader, task, &line, &error);
@@ -231,7 +250,7 @@ static void do_wish(struct loader *loader, const struct task *task)
     if (model)
         line.model = NULL; /* its reference goes on to who asked */
     listed_release(&line);
-    task->done(task->context, model, status, &error);
+    tell_done(loader, task, model, status, &error);
 }
 
 /* ---- all models ---- */
@@ -321,9 +340,12 @@ static void apply(struct loader *loader, const struct task *task)
 
 /* ---- the thread ---- */
 
+/* Frees what it has taken before, and takes the next. */
 static struct task *take(struct loader *loader)
 {
     pthread_mutex_lock(&loader->mutex);
+    free(loader->current);
+    loader->current = NULL;
     while (!loader->first && !loader->stopping)
         pthread_cond_wait(&loader->asked, &loader->mutex);
     struct task *task = loader->stopping ? NULL : loader->first;
@@ -332,6 +354,7 @@ static struct task *take(struct loader *loader)
         if (!loader->first)
             loader->last = &loader->first;
     }
+    loader->current = task;
     pthread_mutex_unlock(&loader->mutex);
     return task;
 }
@@ -345,7 +368,6 @@ static void *loader_main(void *argument)
             apply(loader, task);
         else
             do_wish(loader, task);
-        free(task);
     }
     return NULL;
 }
@@ -417,9 +439,48 @@ bool loader_apply(struct loader *loader, const struct config *config, loader_app
     return ask(loader, &(struct task){.config = config, .applied = done, .context = context});
 }
 
-bool loader_ask(struct loader *loader, enum loader_wish wish, const char *id, loader_done *done, void *context)
+bool loader_ask(struct loader *loader, enum loader_wish wish, const char *id, loader_given_up *given_up, loader_done *done,
+                void *context)
 {
-    struct task task = {.wish = wish, .asked_us = job_clock_us(), .done = done, .context = context};
+    struct task task = {
+        .wish = wish, .asked_us = job_clock_us(), .given_up = given_up, .done = done, .context = context};
     snprintf(task.id, sizeof task.id, "%s", id);
     return ask(loader, &task);
+}
+
+/* With the mutex held; true: done has been called. */
+static bool give_up(const struct task *task)
+{
+    const vit_error error = {"nobody waits for the model any more"};
+    if (!task->given_up || !task->given_up(task->context))
+        return false;
+    task->done(task->context, NULL, VIT_ERR_UNSUPPORTED, &error);
+    return true;
+}
+
+void loader_sweep(struct loader *loader)
+{
+    pthread_mutex_lock(&loader->mutex);
+    if (loader->current && !loader->current->told)
+        loader->current->told = give_up(loader->current);
+    struct task **link = &loader->first;
+    while (*link) {
+        struct task *task = *link;
+        if (give_up(task)) {
+            *link = task->next;
+            free(task);
+        } else {
+            link = &task->next;
+        }
+    }
+    loader->last = link;
+    pthread_mutex_unlock(&loader->mutex);
+}
+
+bool loader_is_busy(struct loader *loader)
+{
+    pthread_mutex_lock(&loader->mutex);
+    const bool busy = loader->current || loader->first;
+    pthread_mutex_unlock(&loader->mutex);
+    return busy;
 }

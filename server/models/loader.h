@@ -38,6 +38,15 @@ enum loader_wish {
 /* status VIT_OK: model is the one asked for, with a reference for the callee (NULL for LOADER_UNLOAD). VIT_ERR_ARGUMENT: there
  * is none of that id. VIT_ERR_NO_MEMORY: the budget. Others: what is wrong with the folder. */
 typedef void loader_done(void *context, struct model *model, vit_status status, const vit_error *error);
-bool loader_ask(struct loader *loader, enum loader_wish wish, const char *id, loader_done *done, void *context);
+/* Whether nobody waits for the answer any more. loader_sweep() asks; then it calls done, with VIT_ERR_UNSUPPORTED, and what has
+ * not begun never does. Both are called on its thread, and must not call the loader. */
+typedef bool loader_given_up(void *context);
+/* given_up NULL: it waits for as long as it takes. */
+bool loader_ask(struct loader *loader, enum loader_wish wish, const char *id, loader_given_up *given_up, loader_done *done,
+                void *context);
+void loader_sweep(struct loader *loader);
+
+/* Whether there is something that loader_stop() would wait for. */
+bool loader_is_busy(struct loader *loader);
 
 #endif

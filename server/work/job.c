@@ -42,12 +42,15 @@ void job_free(struct job *job)
     free(job);
 }
 
+bool job_socket_left(int fd)
+{
+    struct pollfd client = {.fd = fd, .events = POLLRDHUP};
+    return poll(&client, 1, 0) > 0 && (client.revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL));
+}
+
 bool job_client_gone(const struct job *job)
 {
-    if (job->client_fd < 0)
-        return false;
-    struct pollfd client = {.fd = job->client_fd, .events = POLLRDHUP};
-    return poll(&client, 1, 0) > 0 && (client.revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL));
+    return job->client_fd >= 0 && job_socket_left(job->client_fd);
 }
 
 size_t job_class_count(const struct job *job)

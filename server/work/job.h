@@ -93,6 +93,8 @@ void job_free(struct job *job);
 /* Whether nobody waits for the result any more. Half-closing counts as leaving: from here, a client that shut down its
  * writing side cannot be told from one whose process has ended. Only for the owner of an unfinished image. */
 bool job_client_gone(const struct job *job);
+/* The same of a socket for which there is no job yet. */
+bool job_socket_left(int fd);
 
 /* The classes that its images are scored for: their number, and the label of one. */
 size_t job_class_count(const struct job *job);

@@ -55,8 +55,9 @@ struct queue_task {
 };
 
 /* Blocks until there is something to do. QUEUE_DECODE: images[0] is to be decoded and returned by queue_ready() or
- * queue_dropped(). QUEUE_RUN: images[0 .. *count) of one model are to be run, and no longer belong to the queue. QUEUE_HELP: team is joined, and to be helped by team_help() until queue_has_work(). QUEUE_STOP:
- * closed and nothing left for this worker. */
+ * queue_dropped(). QUEUE_RUN: images[0 .. count) of one model are to be run, and no longer belong to the queue. QUEUE_HELP:
+ * team is joined, and to be helped by team_help() until queue_has_work(). QUEUE_STOP: closed and nothing left for this
+ * worker. */
 enum queue_work queue_take(struct queue *queue, struct queue_task *task);
 
 /* Calls the workers that have nothing to do to an open team; returns how many may come. Nobody comes any more after
