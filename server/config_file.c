@@ -372,9 +372,10 @@ static bool check_origins(const char *origins, const char *path, struct config_e
 {
     char text[200];
     while (*origins != '\0') {
-        const int length = (int)strcspn(origins, " ");
+        const int length = (int)strcspn(origins, "\n");
         const char *scheme = strstr(origins, "://");
-        const bool named = scheme != NULL && scheme < origins + length && strcspn(scheme + 3, "/ ") == strcspn(scheme + 3, " ");
+        const bool named = scheme != NULL && scheme < origins + length &&
+                           strcspn(scheme + 3, "/ \n") == strcspn(scheme + 3, "\n");
         if (!named && !(length == 1 && *origins == '*')) {
             snprintf(text, sizeof text, "access.cors_origins: found %.*s, allowed is * or an origin such as https://example.org",
                      length < 80 ? length : 80, origins);
