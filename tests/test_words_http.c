@@ -734,12 +734,12 @@ START_TEST(test_many_labels)
         start(queues[k]);
         ck_assert_uint_eq(scores_of(post_json("/classify?" LOGITS, text), scores, NULL), COUNT);
         ck_assert_double_eq(texts_total("clip"), COUNT);
-        for (size_t i = 0; i < COUNT; i += 517) {
-            snprintf(path, sizeof path, "/classify?" LOGITS "&labels=x,l%zu", i);
+        for (size_t i = 0; i < COUNT; i += 103) { /* by the other model, which has the same weights and nothing in the cache */
+            snprintf(path, sizeof path, "/classify?model=fixed&" LOGITS "&labels=x,l%zu", i);
             ck_assert_uint_eq(scores_of(post(path), one, NULL), 2);
             assert_same(&one[1], &scores[i], 1);
         }
-        ck_assert_double_eq(texts_total("clip"), COUNT + 1);
+        ck_assert_double_eq(texts_total("clip"), COUNT);
         expect_error(post_json("/classify", more), 413, "too_many_texts");
         expect_error(post_json("/classify", most), 413, "too_many_texts");
         ck_assert_double_eq(daemon_metric(&vitd, "vitd_queue_depth"), 0);
