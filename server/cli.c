@@ -157,7 +157,8 @@ static const char bench_help[] =
 static const struct command commands[] = {
     {"serve", command_serve, COMMON_OPTIONS | BIT(ADDRESS) | BIT(PORT) | BIT(THREADS), 0, 0, NULL, CONFIG_MAX_MODELS,
      serve_help},
-    {"classify", command_classify, COMMON_OPTIONS | BIT(TOP_K) | BIT(LABELS) | BIT(TEMPLATE) | EXPLAIN_OPTIONS, 1, SIZE_MAX, "IMAGE", 1, classify_help},
+    {"classify", command_classify, COMMON_OPTIONS | BIT(TOP_K) | BIT(LABELS) | BIT(TEMPLATE) | EXPLAIN_OPTIONS, 1, SIZE_MAX,
+     "IMAGE", 1, classify_help},
     {"inspect", command_inspect, BIT(DTYPE) | BIT(IMAGE_SIZE) | BIT(HELP), 1, 1, "DIR", 0, inspect_help},
     {"bench", command_bench, COMMON_OPTIONS | BIT(THREADS) | BIT(IMAGE) | BIT(JSON), 0, 0, NULL, 1, bench_help},
 };
@@ -409,8 +410,8 @@ static int check_config(const char *path)
     }
     for (size_t i = 0; sound && i < config.model_count; i++)
         if (!is_model(config.models[i].path)) {
-            snprintf(error.message, sizeof error.message, "%.150s: models[%zu]: %.200s: there is no config.json to be read", path, i,
-                     config.models[i].path);
+            snprintf(error.message, sizeof error.message, "%.150s: models[%zu]: %.200s: there is no config.json to be read",
+                     path, i, config.models[i].path);
             sound = false;
         }
     settings_unref(settings);

@@ -251,7 +251,8 @@ static bool load_model(struct loader *loader, const char *prefix, const cJSON *o
     struct config_error error = {""};
     char text[64];
     if (!cJSON_IsObject(object))
-        return fail(loader, prefix, "found %s, allowed is an object with the folder in \"path\"", found(loader, object, text));
+        return fail(loader, prefix, "found %s, allowed is an object with the folder in \"path\"",
+                    found(loader, object, text));
     config_model_init(&model, loader->config);
     bool added = read_model(loader, prefix, object, &model);
     if (added)
@@ -377,7 +378,8 @@ static bool check_origins(const char *origins, const char *path, struct config_e
         const bool named = scheme != NULL && scheme < origins + length &&
                            strcspn(scheme + 3, "/ \n") == strcspn(scheme + 3, "\n");
         if (!named && !(length == 1 && *origins == '*')) {
-            snprintf(text, sizeof text, "access.cors_origins: found %.*s, allowed is * or an origin such as https://example.org",
+            snprintf(text, sizeof text,
+                     "access.cors_origins: found %.*s, allowed is * or an origin such as https://example.org",
                      length < 80 ? length : 80, origins);
             return fail_file(error, path, text);
         }

@@ -8,7 +8,8 @@
  *                      after drain_timeout_ms, or a second signal, exit at once
  *
  * Signals are blocked in every thread and taken by sigtimedwait() in the main thread only, so there is no global, and no
- * handler but the last words of SIGBUS. The loader wakes it by SIGUSR1 when the models of a configuration are there, or cannot be had.
+ * handler but the last words of SIGBUS. The loader wakes it by SIGUSR1 when the models of a configuration are there, or
+ * cannot be had.
  */
 #include <errno.h>
 #include <malloc.h>
@@ -239,13 +240,15 @@ static bool end_apply(struct daemon *daemon)
 
 /* ---- what the service manager is told ---- */
 
-/* No more pings once a worker is stuck: a piece of work takes seconds at most. */
+/* No more pings once a worker is stuck: a piece of work takes seconds at most, or, of large models on few cores, what their
+ * first image lets one expect. */
 static void ping(struct daemon *daemon, int64_t now_us)
 {
     if (!daemon->watchdog_us || now_us - daemon->pinged_us < daemon->watchdog_us / 4)
         return;
     const int64_t longest_us = workers_longest_us(daemon->service.workers);
-    if (longest_us < daemon->watchdog_us) {
+    const int64_t patience_us = registry_patience_us(daemon->service.registry);
+    if (longest_us < daemon->watchdog_us || longest_us < patience_us) {
         systemd_mention("WATCHDOG=1");
         daemon->stuck = false;
     } else if (!daemon->stuck) {

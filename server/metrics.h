@@ -22,7 +22,9 @@ enum metrics_reject {
 };
 
 /* DURATION_REQUEST is observed by metrics_request() */
-enum metrics_duration { DURATION_REQUEST, DURATION_QUEUE, DURATION_PREPROCESS, DURATION_INFERENCE, DURATION_TEXT, DURATION_COUNT };
+enum metrics_duration {
+    DURATION_REQUEST, DURATION_QUEUE, DURATION_PREPROCESS, DURATION_INFERENCE, DURATION_TEXT, DURATION_COUNT
+};
 
 /* NULL when memory is short. */
 struct metrics *metrics_create(void);

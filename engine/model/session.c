@@ -99,8 +99,8 @@ static bool allocate(vit_session *session, size_t bytes)
     session->raw = calloc(max_batch, sizeof *session->raw);
     session->distances = calloc(max_batch, sizeof *session->distances);
     session->observers = calloc(max_batch, sizeof *session->observers);
-    if (session->memory == NULL || session->scratch == NULL || session->images == NULL || session->raw == NULL || session->distances == NULL ||
-        session->observers == NULL)
+    if (session->memory == NULL || session->scratch == NULL || session->images == NULL || session->raw == NULL ||
+        session->distances == NULL || session->observers == NULL)
         return false;
     session->distances[0].table = calloc(table, sizeof(float));
     return session->distances[0].table != NULL && text_chunk_init(&session->texts, session->model) &&

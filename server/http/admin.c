@@ -26,8 +26,8 @@ enum outcome request_ask_loader(struct request *request, enum loader_wish wish)
     }
     const char *version = *request->version ? request->version : NULL;
     if (!version && registry_versions(request->service->registry, request->name) > 1) {
-        problem_set(&request->problem, 400, "version_needed", "%.64s has several versions: say which, as in %.64s:1", request->name,
-                    request->name);
+        problem_set(&request->problem, 400, "version_needed", "%.64s has several versions: say which, as in %.64s:1",
+                    request->name, request->name);
         return OUTCOME_REPLY;
     }
     if (registry_find(request->service->registry, request->name, version, NULL, request->load_id) == FOUND_NOTHING) {

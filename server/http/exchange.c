@@ -145,7 +145,8 @@ enum MHD_Result exchange_accept(void *cls, const struct sockaddr *peer, socklen_
     const int64_t now_us = job_clock_us(), told_us = atomic_load(&exchange->refusal_told_us);
     if (now_us - told_us > BETWEEN_REFUSALS_US) { /* one line tells of many */
         atomic_store(&exchange->refusal_told_us, now_us);
-        log_warn("a connection was refused: its address has limits.max_connections_per_address open (told every 10 s at most)");
+        log_warn("a connection was refused: its address has limits.max_connections_per_address open "
+                 "(told every 10 s at most)");
     }
     return MHD_NO;
 }

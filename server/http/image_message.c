@@ -83,7 +83,8 @@ static bool read_template(struct json_message *message, void *into)
     struct image_message *image = into;
     if (!json_message_string(message, image->template, sizeof image->template))
         return false;
-    return strstr(image->template, "{}") || json_message_say(message, "found no {}, allowed is a text with {} in the label's place");
+    return strstr(image->template, "{}") ||
+           json_message_say(message, "found no {}, allowed is a text with {} in the label's place");
 }
 
 /* ---- images ---- */

@@ -1,7 +1,8 @@
 /*
  * image_message.h - pictures and texts in a JSON body:
  *
- *     {"image": "<base64>" | ["<base64>", ...], "labels": ["a cat", ...], "target": ["frisbee", ...], "template": "a photo of {}"}
+ *     {"image": "<base64>" | ["<base64>", ...], "labels": ["a cat", ...],
+ *      "target": ["frisbee", ...], "template": "a photo of {}"}
  *     {"text": "a cat" | ["a cat", ...]}
  */
 #ifndef SERVER_HTTP_IMAGE_MESSAGE_H

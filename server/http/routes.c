@@ -23,7 +23,8 @@
 
 #define V2 .errors = ERRORS_PLAIN
 #define V2_MODEL .method = "GET", .role = ROLE_INFER, .needs_models = true, .model = MODEL_IN_PATH, V2
-#define V2_INFER .method = "POST", .role = ROLE_INFER, .takes_images = true, .needs_models = true, .model = MODEL_IN_PATH, V2, \
+#define V2_INFER .method = "POST", .role = ROLE_INFER, .takes_images = true, .needs_models = true, .model = MODEL_IN_PATH, \
+     V2, \
      .handle = handle_v2_infer, .parse = parse_v2_infer, .finish = finish_v2_infer
 #define IMAGE_FOR_PATH .role = ROLE_INFER, .takes_images = true, .needs_models = true, .model = MODEL_IN_PATH, \
      .parameters = BIT(TOP_K) | BIT(FUNCTION) | WORDS, .one_image = true
@@ -152,7 +153,9 @@ static void find_route(struct request *request)
     }
     request->route = row;
     if (!method_matches(row, request->method)) {
-        request->allow = strcmp(row->method, "GET") == 0 ? "GET, HEAD" : row->finish == finish_predictions ? "POST, PUT" : row->method;
+        request->allow = strcmp(row->method, "GET") == 0          ? "GET, HEAD"
+                         : row->finish == finish_predictions ? "POST, PUT"
+                                                               : row->method;
         if (request->origin && strcmp(request->method, "OPTIONS") == 0)
             request->status = 204; /* a browser asks before it sends the request itself */
         else

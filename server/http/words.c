@@ -100,7 +100,8 @@ static bool read_targets(struct request *request)
     const struct words *labels = request->labels ? request->labels : request->model->words;
     if (choices->explain.method != VIT_ATTENTION_LEGRAD)
         return true;
-    const char *template = choices->template[0] || !request->model->words ? choices->template : request->model->words->template;
+    const struct words *own = request->model->words;
+    const char *template = choices->template[0] || !own ? choices->template : own->template;
     if (choices->target[0] && !add_list(request, &request->targets, "target", choices->target, ',', template))
         return false;
     request->shown = request->targets ? request->targets : labels;

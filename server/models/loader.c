@@ -142,8 +142,9 @@ static bool make_room(struct loader *loader, const char *id, size_t own, size_t 
 
 static vit_status over_budget(const struct loader *loader, const struct listed *line, vit_error *err)
 {
-    return fail(err, VIT_ERR_NO_MEMORY, "model %s: needs %zu bytes; of model_memory_bytes, %lld, models that are not lazy keep %zu", line->id,
-                line->bytes, loader->max_bytes, registry_fixed_bytes(loader->registry, line->id));
+    return fail(err, VIT_ERR_NO_MEMORY,
+                "model %s: needs %zu bytes; of model_memory_bytes, %lld, models that are not lazy keep %zu", line->id, line->bytes,
+                loader->max_bytes, registry_fixed_bytes(loader->registry, line->id));
 }
 
 /* Opens what a line of the list says. */

@@ -196,6 +196,19 @@ size_t registry_fixed_bytes(struct registry *registry, const char *except)
     return bytes;
 }
 
+int64_t registry_patience_us(struct registry *registry)
+{
+    int64_t longest = 0;
+    pthread_mutex_lock(&registry->mutex);
+    for (size_t i = 0; i < registry->count; i++) {
+        const struct model *model = registry->list[i].model;
+        const int64_t patience = model ? 10 * model->image_us * (int64_t)model->lane.max_batch : 0;
+        longest = patience > longest ? patience : longest;
+    }
+    pthread_mutex_unlock(&registry->mutex);
+    return longest;
+}
+
 /* ---- changing ---- */
 
 void registry_replace(struct registry *registry, struct listed *list, size_t count)

@@ -69,6 +69,10 @@ void registry_names(struct registry *registry, char *names, size_t size);
 size_t registry_bytes(struct registry *registry);
 size_t registry_fixed_bytes(struct registry *registry, const char *except);
 
+/* How long a worker may take for a batch of any model that is ready: ten times what its first image makes one expect, since
+ * explanations and neighbours take time, too. */
+int64_t registry_patience_us(struct registry *registry);
+
 /* ---- for the loader ---- */
 
 /* Puts a new list, which it takes over, in the place of the old one. */

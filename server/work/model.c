@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/work/job.h"
+
 static __attribute__((format(printf, 3, 4))) vit_status fail(vit_error *err, vit_status status, const char *format, ...)
 {
     va_list arguments;
@@ -37,6 +39,7 @@ struct warming {
     struct model *model;
     size_t worker;
     pthread_t thread;
+    int64_t image_us;
     vit_status status;
     vit_error error;
 };
@@ -56,8 +59,10 @@ static void *warm_up(void *argument)
         warming->status = fail(&warming->error, VIT_ERR_NO_MEMORY, "out of memory");
     else
         warming->status = vit_session_create(session, model->vit, model->lane.max_batch, &warming->error);
+    const int64_t start = job_clock_us();
     if (warming->status == VIT_OK)
         warming->status = vit_session_run(*session, &item, 1, &warming->error);
+    warming->image_us = job_clock_us() - start;
     free(features);
     free(pixels);
     free(logits);
@@ -83,6 +88,8 @@ static vit_status warm_up_all(struct model *model, vit_error *err)
             status = fail(err, warmings[i].status, "%s", warmings[i].error.message);
         else if (status == VIT_OK)
             model->bytes += vit_session_bytes(model->sessions[i]);
+        if (warmings[i].image_us > model->image_us)
+            model->image_us = warmings[i].image_us;
     }
     free(warmings);
     return status;

@@ -29,6 +29,7 @@ struct model {
     vit_session **sessions; /* [workers] */
     size_t workers;
     size_t bytes;        /* of memory: weights and sessions */
+    int64_t image_us;    /* what one image took when it was warmed up, all workers at the same time */
     struct words *words; /* of a model with a text tower: the labels it is configured with; NULL: none */
     struct lane lane;
     struct model_metrics *metrics;

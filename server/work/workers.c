@@ -337,7 +337,7 @@ static void help(struct worker *worker, struct team *team)
 static void note(struct worker *worker, enum queue_work work)
 {
     atomic_store_explicit(&worker->since_us, job_clock_us(), memory_order_relaxed);
-    atomic_store_explicit(&worker->work, (int)work, memory_order_relaxed);
+    atomic_store_explicit(&worker->work, (int)work, memory_order_release);
 }
 
 static void *worker_main(void *argument)
@@ -413,7 +413,7 @@ bool workers_look(const struct workers *workers, size_t i, struct worker_state *
     if (i >= workers->count)
         return false;
     const struct worker *worker = &workers->threads[i];
-    state->work = (enum queue_work)atomic_load_explicit(&worker->work, memory_order_relaxed);
+    state->work = (enum queue_work)atomic_load_explicit(&worker->work, memory_order_acquire);
     state->since_us = atomic_load_explicit(&worker->since_us, memory_order_relaxed);
     return true;
 }
