@@ -150,6 +150,7 @@ START_TEST(test_hf_refusals)
     } cases[] = {
         {"/hf/small", "application/json", "{\"inputs\": \"b*d=\"}", 400, "inputs: not base64"},
         {"/hf/small", "application/json", "{\"inputs\": 7}", 400, "inputs"},
+        {"/hf/small", "application/x-www-form-urlencoded", "{\"inputs\": 7}", 400, "inputs: found 7"}, /* curl -d */
         {"/hf/small", "application/json", "{}", 400, "inputs: missing"},
         {"/hf/small", "application/json", "", 400, ""},
         {"/hf/small", "application/json; charset=utf-8", "{", 400, ""},

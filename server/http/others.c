@@ -7,10 +7,11 @@
 
 /* ---- Hugging Face ---- */
 
-/* A picture as it is, or base64 in JSON. */
+/* A picture as it is, or base64 in JSON, whose Content-Type curl -d leaves out. */
 enum outcome handle_hf(struct request *request)
 {
-    return request_is_json(request) ? request_parse_on_worker(request) : handle_images(request);
+    const bool object = request->body_length > 0 && request->body[0] == '{';
+    return object || request_is_json(request) ? request_parse_on_worker(request) : handle_images(request);
 }
 
 static void release_message(void *message)

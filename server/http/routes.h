@@ -50,6 +50,10 @@ struct route {
 /* All of them; the first that matches a path counts. */
 const struct route *routes_table(size_t *count);
 
+/* Sets request->route to the route that the path and the method name; else request->problem, or, where a browser asks what
+ * it may send, request->status. */
+void routes_find(struct request *request);
+
 /* Everything that can be refused, or answered (request->status), once the header is in: sets request->route, and
  * request->problem to what is wrong. */
 void routes_admit(struct request *request);
