@@ -39,7 +39,7 @@ static void start_with(const char *threads, const char *more)
     ck_assert_int_lt(snprintf(whole, sizeof whole, "{%s}", more), (int)sizeof whole);
     char *size = strstr(whole, "###");
     if (size != NULL)
-        memcpy(size, getenv("VITD_SANITIZED") != NULL ? "240" : "400", 3);
+        memcpy(size, getenv("VITD_SANITIZED") != NULL ? "400" : "640", 3);
     folder_expand(text, sizeof text, whole);
     vitd = daemon_start(text, (const char *const[]){"--threads", threads, NULL});
 }
