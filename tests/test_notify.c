@@ -1,4 +1,5 @@
 /* test_notify.c - what the real daemon tells its service manager, which is this test. */
+#include <arpa/inet.h>
 #include <check.h>
 #include <pthread.h>
 #include <signal.h>
@@ -9,13 +10,12 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #include "tests/clients.h"
 #include "tests/daemon.h"
 #include "tests/folders.h"
 #include "tests/suite.h"
-#include "vit.h"
-#include "vit_picture.h"
 
 static char config_path[64];
 static int manager = -1;
@@ -158,15 +158,35 @@ START_TEST(test_refused_reload_is_told_until_one_succeeds)
 }
 END_TEST
 
-/* A picture that takes long to decode, to be freed: a few bytes of many pixels. */
+static size_t put_chunk(uint8_t *out, const char *type, const uint8_t *data, size_t length)
+{
+    const uint32_t size = htonl((uint32_t)length);
+    memcpy(out, &size, 4);
+    memcpy(out + 4, type, 4);
+    memcpy(out + 8, data, length);
+    const uint32_t crc = htonl((uint32_t)crc32(0, out + 4, (uInt)length + 4));
+    memcpy(out + 8 + length, &crc, 4);
+    return length + 12;
+}
+
+/* A picture that takes long to decode, to be freed: a black PNG, of a few bytes and many pixels. */
 static uint8_t *make_slow_picture(size_t *length)
 {
-    const size_t side = 7000;
-    const vit_image image = {.pixels = calloc(3 * side * side, 1), .width = side, .height = side};
-    uint8_t *png = NULL;
-    vit_error err = {""};
-    ck_assert_msg(vit_png_encode(&png, length, &image, &err) == VIT_OK, "%s", err.message);
-    free(image.pixels);
+    enum { SIDE = 7000 };
+    static const uint8_t signature[8] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'};
+    const size_t raw_length = (size_t)SIDE * (1 + 3 * SIDE);
+    uLongf packed_length = compressBound(raw_length);
+    uint8_t *raw = calloc(raw_length, 1), *packed = malloc(packed_length);
+    uint8_t header[13] = {0, 0, SIDE >> 8, SIDE & 0xFF, 0, 0, SIDE >> 8, SIDE & 0xFF, 8, 2, 0, 0, 0};
+    ck_assert_int_eq(compress2(packed, &packed_length, raw, raw_length, 1), Z_OK);
+    uint8_t *png = malloc(packed_length + 100);
+    memcpy(png, signature, sizeof signature);
+    *length = sizeof signature;
+    *length += put_chunk(png + *length, "IHDR", header, sizeof header);
+    *length += put_chunk(png + *length, "IDAT", packed, packed_length);
+    *length += put_chunk(png + *length, "IEND", header, 0);
+    free(packed);
+    free(raw);
     return png;
 }
 
