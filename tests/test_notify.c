@@ -172,7 +172,7 @@ static size_t put_chunk(uint8_t *out, const char *type, const uint8_t *data, siz
 /* A picture that takes long to decode, to be freed: a black PNG, of a few bytes and many pixels. */
 static uint8_t *make_slow_picture(size_t *length)
 {
-    enum { SIDE = 7000 };
+    enum { SIDE = 12000 };
     static const uint8_t signature[8] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'};
     const size_t raw_length = (size_t)SIDE * (1 + 3 * SIDE);
     uLongf packed_length = compressBound(raw_length);
@@ -197,7 +197,8 @@ START_TEST(test_stuck_worker_stops_the_pings)
     size_t length;
     uint8_t *picture = make_slow_picture(&length);
     setenv("WATCHDOG_USEC", "100000", 1);
-    configure("{\"threads\": 1, \"models\": [{\"name\": \"a\", \"path\": \"@/vit-hf\", \"max_batch_size\": 1}]}");
+    configure("{\"threads\": 1, \"limits\": {\"max_pixels\": 150000000}, "
+              "\"models\": [{\"name\": \"a\", \"path\": \"@/vit-hf\", \"max_batch_size\": 1}]}");
     vitd = daemon_start_file(config_path, NULL);
     client_begin(&client, &vitd, "POST", "/classify", picture, length, NULL);
     daemon_await_log(&vitd, "it is stuck, and the watchdog is told no more", 1);
