@@ -33,9 +33,9 @@ VERSION_FLAGS := -DVITD_VERSION='"$(VERSION)"'
 ENGINE_SRC := $(sort $(wildcard engine/*/*.c engine/*/*/*.c))
 SERVER_SRC := $(sort $(wildcard server/*.c server/*/*.c server/*/*/*.c))
 ALL_TESTS  := $(sort $(wildcard tests/test_*.c))
-# THREADED=1: those that start threads, or a daemon that does; the others show ThreadSanitizer nothing
+# THREADED=1: those of the server's threads, for ThreadSanitizer; the engine shares runs among threads in them, too
 THREADED   ?=
-TEST_SRC   := $(if $(THREADED),$(shell grep -lE 'include .*(pthread|microhttpd|/daemon|/clients|/upload|/turns|/workers|/loader)\.h' \
+TEST_SRC   := $(if $(THREADED),$(shell grep -lE 'include .*(pthread|microhttpd|/daemon|/clients|/upload|/team|/workers|/loader)\.h' \
               $(ALL_TESTS)),$(ALL_TESTS))
 FUZZ_SRC   := $(if $(THREADED),,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
 
