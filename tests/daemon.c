@@ -541,3 +541,25 @@ const char *top_label(const cJSON *json)
     ck_assert_msg(cJSON_IsString(label), "no prediction");
     return label->valuestring;
 }
+
+cJSON *json_of(struct reply reply, long status)
+{
+    ck_assert_msg(reply.status == status, "%ld, not %ld: %.500s", reply.status, status, reply.body);
+    cJSON *json = reply_json(&reply);
+    reply_free(&reply);
+    return json;
+}
+
+double member_number(const cJSON *object, const char *key)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+    ck_assert_msg(cJSON_IsNumber(item), "no number \"%s\"", key);
+    return item->valuedouble;
+}
+
+const char *member_string(const cJSON *object, const char *key)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+    ck_assert_msg(cJSON_IsString(item), "no string \"%s\"", key);
+    return item->valuestring;
+}

@@ -80,6 +80,11 @@ double daemon_metric(const struct daemon *daemon, const char *name);
 
 /* The body as JSON (asserted to parse); free with cJSON_Delete(). */
 cJSON *reply_json(const struct reply *reply);
+/* The same of a reply asserted to have that status, which is freed. */
+cJSON *json_of(struct reply reply, long status);
+/* A member of an object, asserted to be a number, a string. */
+double member_number(const cJSON *object, const char *key);
+const char *member_string(const cJSON *object, const char *key);
 /* Asserts status, and in the body error.code. */
 void reply_assert_error(const struct reply *reply, long status, const char *code);
 /* The first prediction's label, as a string inside json. */

@@ -45,20 +45,6 @@ static struct reply post_picture(const struct daemon *daemon, const char *path, 
     return reply;
 }
 
-static double number(const cJSON *object, const char *key)
-{
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
-    ck_assert_msg(cJSON_IsNumber(item), "no number \"%s\"", key);
-    return item->valuedouble;
-}
-
-static const char *string(const cJSON *object, const char *key)
-{
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
-    ck_assert_msg(cJSON_IsString(item), "no string \"%s\"", key);
-    return item->valuestring;
-}
-
 /* ---- answers ---- */
 
 START_TEST(test_bundled_model_names_the_samples)
@@ -74,21 +60,21 @@ START_TEST(test_bundled_model_names_the_samples)
         struct reply reply = post_picture(&daemon, "/classify", path);
         ck_assert_int_eq(reply.status, 200);
         cJSON *json = reply_json(&reply);
-        ck_assert_str_eq(string(json, "model"), "vit-tiny-64");
+        ck_assert_str_eq(member_string(json, "model"), "vit-tiny-64");
         const cJSON *predictions = cJSON_GetObjectItem(json, "predictions");
         const cJSON *wanted = cJSON_GetObjectItem(cJSON_GetObjectItem(expected, "vit-tiny-64"), files[i]);
         ck_assert_int_eq(cJSON_GetArraySize(predictions), 5);
         for (int k = 0; k < 5; k++) {
             const cJSON *got = cJSON_GetArrayItem(predictions, k), *want = cJSON_GetArrayItem(wanted, k);
-            ck_assert_str_eq(string(got, "label"), string(want, "label"));
-            ck_assert_double_eq(number(got, "index"), number(want, "index"));
-            ck_assert_double_eq_tol(number(got, "score"), number(want, "score"), 1e-4);
+            ck_assert_str_eq(member_string(got, "label"), member_string(want, "label"));
+            ck_assert_double_eq(member_number(got, "index"), member_number(want, "index"));
+            ck_assert_double_eq_tol(member_number(got, "score"), member_number(want, "score"), 1e-4);
         }
         const cJSON *timing = cJSON_GetObjectItem(json, "timing");
-        ck_assert_double_ge(number(timing, "queue_ms"), 0);
-        ck_assert_double_gt(number(timing, "preprocess_ms"), 0);
-        ck_assert_double_gt(number(timing, "inference_ms"), 0);
-        ck_assert_double_eq(number(timing, "batch_size"), 1);
+        ck_assert_double_ge(member_number(timing, "queue_ms"), 0);
+        ck_assert_double_gt(member_number(timing, "preprocess_ms"), 0);
+        ck_assert_double_gt(member_number(timing, "inference_ms"), 0);
+        ck_assert_double_eq(member_number(timing, "batch_size"), 1);
         cJSON_Delete(json);
         reply_free(&reply);
     }
@@ -122,7 +108,7 @@ static void check_logits(const cJSON *json, const char *name, const float *logit
     double largest = 0, error = 0, previous = INFINITY;
     ck_assert_uint_eq((size_t)cJSON_GetArraySize(predictions), count);
     cJSON_ArrayForEach(item, predictions) {
-        double score = number(item, "score"), want = (double)logits[(size_t)number(item, "index")];
+        double score = member_number(item, "score"), want = (double)logits[(size_t)member_number(item, "index")];
         ck_assert_double_le(score, previous);
         previous = score;
         largest = fmax(largest, fabs(want));
@@ -146,7 +132,7 @@ static void check_raw_map(const struct daemon *daemon, const char *folder)
         const cJSON *attention = cJSON_GetObjectItem(json, "attention");
         const cJSON *grid = cJSON_GetObjectItem(attention, "grid"), *values = cJSON_GetObjectItem(attention, "values");
         ck_assert_msg(attention != NULL, "%s: %.300s", name, reply.body);
-        ck_assert_str_eq(string(attention, "method"), "raw");
+        ck_assert_str_eq(member_string(attention, "method"), "raw");
         ck_assert_int_eq(cJSON_GetArraySize(values), cJSON_GetArrayItem(grid, 0)->valueint);
         ck_assert_int_eq(cJSON_GetArraySize(values->child), cJSON_GetArrayItem(grid, 1)->valueint);
         cJSON_Delete(json);
@@ -284,7 +270,7 @@ START_TEST(test_embed_equals_reference)
     ck_assert_int_eq(reply.status, 200);
     cJSON *json = reply_json(&reply);
     const cJSON *embedding = cJSON_GetObjectItem(json, "embedding");
-    ck_assert_double_eq(number(json, "dim"), (double)count);
+    ck_assert_double_eq(member_number(json, "dim"), (double)count);
     ck_assert_uint_eq((size_t)cJSON_GetArraySize(embedding), count);
     for (size_t i = 0; i < count; i++)
         ck_assert_double_eq_tol(cJSON_GetArrayItem(embedding, (int)i)->valuedouble, features[i], 1e-4);
@@ -307,10 +293,10 @@ START_TEST(test_multipart_answers_in_order)
     const cJSON *results = cJSON_GetObjectItem(json, "results");
     ck_assert_int_eq(cJSON_GetArraySize(results), 4);
     ck_assert_str_eq(top_label(cJSON_GetArrayItem(results, 0)), "tabby");
-    ck_assert_str_eq(string(cJSON_GetObjectItem(cJSON_GetArrayItem(results, 1), "error"), "code"),
+    ck_assert_str_eq(member_string(cJSON_GetObjectItem(cJSON_GetArrayItem(results, 1), "error"), "code"),
                      "unsupported_image_type");
     ck_assert_str_eq(top_label(cJSON_GetArrayItem(results, 2)), "espresso");
-    ck_assert_str_eq(string(cJSON_GetObjectItem(cJSON_GetArrayItem(results, 3), "error"), "code"),
+    ck_assert_str_eq(member_string(cJSON_GetObjectItem(cJSON_GetArrayItem(results, 3), "error"), "code"),
                      "undecodable_image");
     cJSON_Delete(json);
     reply_free(&reply);
@@ -486,10 +472,10 @@ START_TEST(test_overflow_fails_one_image_of_a_batch)
     for (int i = 0; i < 3; i += 2) {
         const cJSON *good = cJSON_GetArrayItem(results, i);
         ck_assert_msg(cJSON_GetObjectItem(good, "predictions") != NULL, "%s", reply.body);
-        ck_assert_double_eq(number(cJSON_GetObjectItem(good, "timing"), "batch_size"), 3);
+        ck_assert_double_eq(member_number(cJSON_GetObjectItem(good, "timing"), "batch_size"), 3);
     }
-    ck_assert_str_eq(string(cJSON_GetObjectItem(bad, "error"), "code"), "internal_error");
-    ck_assert_str_eq(string(cJSON_GetObjectItem(bad, "error"), "message"),
+    ck_assert_str_eq(member_string(cJSON_GetObjectItem(bad, "error"), "code"), "internal_error");
+    ck_assert_str_eq(member_string(cJSON_GetObjectItem(bad, "error"), "message"),
                      "the model's weights give a logit that is not finite");
     cJSON_Delete(json);
     reply_free(&reply);
@@ -970,7 +956,7 @@ START_TEST(test_photographs_equal_transformers)
     struct daemon daemon = daemon_start(NULL, (const char *[]){"--model", model, "--threads", "2", NULL});
     int count = 0;
     cJSON_ArrayForEach(photo, expected) {
-        snprintf(path, sizeof path, "%s/photos/%s", shared(), string(photo, "file"));
+        snprintf(path, sizeof path, "%s/photos/%s", shared(), member_string(photo, "file"));
         struct reply reply = post_picture(&daemon, "/classify", path);
         ck_assert_msg(reply.status == 200, "%s: %s", path, reply.body);
         cJSON *json = reply_json(&reply);
@@ -978,8 +964,8 @@ START_TEST(test_photographs_equal_transformers)
         for (int k = 0; k < 5; k++) {
             const cJSON *got = cJSON_GetArrayItem(predictions, k), *want = cJSON_GetArrayItem(top5, k);
             if (k == 0)
-                ck_assert_msg(number(got, "index") == want->child->valuedouble, "%s", path);
-            ck_assert_double_eq_tol(number(got, "score"), want->child->next->valuedouble, 0.002);
+                ck_assert_msg(member_number(got, "index") == want->child->valuedouble, "%s", path);
+            ck_assert_double_eq_tol(member_number(got, "score"), want->child->next->valuedouble, 0.002);
         }
         cJSON_Delete(json);
         reply_free(&reply);

@@ -17,34 +17,6 @@ enum { CLASSES = 10 };
 
 static const char *const small_model[] = {"--model", "small=" SMALL, "--threads", "2", NULL};
 
-static double number(const cJSON *object, const char *key)
-{
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
-    ck_assert_msg(cJSON_IsNumber(item), "no number \"%s\"", key);
-    return item->valuedouble;
-}
-
-static const char *string(const cJSON *object, const char *key)
-{
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
-    ck_assert_msg(cJSON_IsString(item), "no string \"%s\"", key);
-    return item->valuestring;
-}
-
-static cJSON *json_of(struct reply reply, long status)
-{
-    ck_assert_msg(reply.status == status, "%ld, not %ld: %s", reply.status, status, reply.body);
-    cJSON *json = reply_json(&reply);
-    reply_free(&reply);
-    return json;
-}
-
-static void expect_plain(struct reply reply, long status, const char *part)
-{
-    reply_assert_plain(&reply, status, part);
-    reply_free(&reply);
-}
-
 static void expect_code(struct reply reply, long status, const char *code)
 {
     reply_assert_error(&reply, status, code);
@@ -74,8 +46,8 @@ static void assert_hf(const cJSON *found, const cJSON *classified, int count)
     ck_assert_int_eq(cJSON_GetArraySize(predictions), count);
     for (int i = 0; i < count; i++) {
         const cJSON *a = cJSON_GetArrayItem(found, i), *b = cJSON_GetArrayItem(predictions, i);
-        ck_assert_str_eq(string(a, "label"), string(b, "label"));
-        ck_assert_double_eq(number(a, "score"), number(b, "score"));
+        ck_assert_str_eq(member_string(a, "label"), member_string(b, "label"));
+        ck_assert_double_eq(member_number(a, "score"), member_number(b, "score"));
         ck_assert_int_eq(cJSON_GetArraySize(a), 2);
     }
 }
@@ -207,8 +179,8 @@ static void assert_predictions(const cJSON *found, const cJSON *classified, int 
     ck_assert_int_eq(cJSON_GetArraySize(found), count);
     for (int i = 0; i < count; i++) {
         const cJSON *a = cJSON_GetArrayItem(found, i), *b = cJSON_GetArrayItem(predictions, i);
-        ck_assert_str_eq(a->string, string(b, "label"));
-        ck_assert_double_eq(a->valuedouble, number(b, "score"));
+        ck_assert_str_eq(a->string, member_string(b, "label"));
+        ck_assert_double_eq(a->valuedouble, member_number(b, "score"));
     }
 }
 
@@ -271,7 +243,7 @@ END_TEST
 static void expect_ping(const struct daemon *daemon, long status, const char *word)
 {
     cJSON *json = json_of(daemon_get(daemon, "/ping"), status);
-    ck_assert_str_eq(string(json, "status"), word);
+    ck_assert_str_eq(member_string(json, "status"), word);
     cJSON_Delete(json);
 }
 

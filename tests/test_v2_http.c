@@ -31,35 +31,6 @@ enum { CLASSES = 10, WIDTH = 64, ROOM = 4096 };
 
 static const char *const small_model[] = {"--model", "small=" SMALL, "--threads", "2", NULL};
 
-static double number(const cJSON *object, const char *key)
-{
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
-    ck_assert_msg(cJSON_IsNumber(item), "no number \"%s\"", key);
-    return item->valuedouble;
-}
-
-static const char *string(const cJSON *object, const char *key)
-{
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
-    ck_assert_msg(cJSON_IsString(item), "no string \"%s\"", key);
-    return item->valuestring;
-}
-
-/* The reply's JSON, with that status. */
-static cJSON *json_of(struct reply reply, long status)
-{
-    ck_assert_msg(reply.status == status, "%ld, not %ld: %s", reply.status, status, reply.body);
-    cJSON *json = reply_json(&reply);
-    reply_free(&reply);
-    return json;
-}
-
-static void expect_plain(struct reply reply, long status, const char *part)
-{
-    reply_assert_plain(&reply, status, part);
-    reply_free(&reply);
-}
-
 /* The logits as /classify tells them, by class. */
 static size_t classify(const struct daemon *daemon, const char *model, const struct bytes *file, float *logits)
 {
@@ -70,7 +41,7 @@ static size_t classify(const struct daemon *daemon, const char *model, const str
     cJSON *json = json_of(daemon_post(daemon, path, file->at, file->length), 200);
     cJSON_ArrayForEach(prediction, cJSON_GetObjectItem(json, "predictions"))
     {
-        logits[(size_t)number(prediction, "index")] = (float)number(prediction, "score");
+        logits[(size_t)member_number(prediction, "index")] = (float)member_number(prediction, "score");
         count++;
     }
     cJSON_Delete(json);
@@ -100,8 +71,8 @@ START_TEST(test_server_and_health)
     struct daemon daemon = daemon_start(NULL, small_model);
     cJSON *json = json_of(daemon_get(&daemon, "/v2"), 200);
     const cJSON *extensions = cJSON_GetObjectItem(json, "extensions");
-    ck_assert_str_eq(string(json, "name"), "vitd");
-    ck_assert_str_eq(string(json, "version"), VITD_VERSION);
+    ck_assert_str_eq(member_string(json, "name"), "vitd");
+    ck_assert_str_eq(member_string(json, "version"), VITD_VERSION);
     ck_assert_str_eq(cJSON_GetArrayItem(extensions, 0)->valuestring, "binary_tensor_data");
     cJSON_Delete(json);
     json = json_of(daemon_get(&daemon, "/v2/health/live"), 200);
@@ -111,7 +82,7 @@ START_TEST(test_server_and_health)
     ck_assert(cJSON_IsTrue(cJSON_GetObjectItem(json, "ready")));
     cJSON_Delete(json);
     json = json_of(daemon_get(&daemon, "/v2/models/small/ready"), 200);
-    ck_assert_str_eq(string(json, "name"), "small");
+    ck_assert_str_eq(member_string(json, "name"), "small");
     ck_assert(cJSON_IsTrue(cJSON_GetObjectItem(json, "ready")));
     cJSON_Delete(json);
     struct reply reply = daemon_request(&daemon, "HEAD", "/v2/health/ready", NULL, NULL, 0, NULL);
@@ -175,8 +146,8 @@ END_TEST
 static void check_tensor(const cJSON *tensor, const char *name, const char *datatype, const char *shape)
 {
     char *found = cJSON_PrintUnformatted(cJSON_GetObjectItem(tensor, "shape"));
-    ck_assert_str_eq(string(tensor, "name"), name);
-    ck_assert_str_eq(string(tensor, "datatype"), datatype);
+    ck_assert_str_eq(member_string(tensor, "name"), name);
+    ck_assert_str_eq(member_string(tensor, "datatype"), datatype);
     ck_assert_str_eq(found, shape);
     free(found);
 }
@@ -188,8 +159,8 @@ START_TEST(test_metadata)
     for (size_t i = 0; i < 2; i++) {
         cJSON *json = json_of(daemon_get(&daemon, paths[i]), 200);
         const cJSON *inputs = cJSON_GetObjectItem(json, "inputs"), *outputs = cJSON_GetObjectItem(json, "outputs");
-        ck_assert_str_eq(string(json, "name"), "small");
-        ck_assert_str_eq(string(json, "platform"), "vitd");
+        ck_assert_str_eq(member_string(json, "name"), "small");
+        ck_assert_str_eq(member_string(json, "platform"), "vitd");
         ck_assert_int_eq(cJSON_GetArraySize(inputs), 3);
         check_tensor(cJSON_GetArrayItem(inputs, 0), "image", "BYTES", "[-1]");
         check_tensor(cJSON_GetArrayItem(inputs, 1), "pixels", "UINT8", "[-1,-1,-1,3]");
@@ -226,8 +197,8 @@ START_TEST(test_versions_in_the_path)
         struct reply reply = upload_post(&daemon, cases[i].path, &upload, NULL);
         ck_assert_uint_eq(reply_values(&reply, "logits", logits, ROOM), cases[i].classes);
         cJSON *json = reply_json(&reply);
-        ck_assert_str_eq(string(json, "model_name"), "m");
-        ck_assert_str_eq(string(json, "model_version"), cases[i].version);
+        ck_assert_str_eq(member_string(json, "model_name"), "m");
+        ck_assert_str_eq(member_string(json, "model_version"), cases[i].version);
         cJSON_Delete(json);
         reply_free(&reply);
     }
@@ -404,8 +375,8 @@ START_TEST(test_outputs_as_asked)
     ck_assert_str_eq(reply_header_of(&reply, "Content-Type"), "application/json");
     cJSON *json = json_of(reply, 200), *classified, *best;
     const cJSON *outputs = cJSON_GetObjectItem(json, "outputs"), *classes = cJSON_GetArrayItem(outputs, 1);
-    ck_assert_str_eq(string(json, "id"), "n\xc3\xa9 7");
-    ck_assert_str_eq(string(json, "model_name"), "small");
+    ck_assert_str_eq(member_string(json, "id"), "n\xc3\xa9 7");
+    ck_assert_str_eq(member_string(json, "model_name"), "small");
     ck_assert_int_eq(cJSON_GetArraySize(outputs), 2);
     check_tensor(cJSON_GetArrayItem(outputs, 0), "embedding", "FP32", "[1,64]");
     check_tensor(classes, "probabilities", "BYTES", "[1,3]");
@@ -414,7 +385,7 @@ START_TEST(test_outputs_as_asked)
     cJSON_ArrayForEach(best, cJSON_GetObjectItem(classified, "predictions"))
     {
         char wanted[128];
-        snprintf(wanted, sizeof wanted, "%.9g:%.0f:%s", number(best, "score"), number(best, "index"), string(best, "label"));
+        snprintf(wanted, sizeof wanted, "%.9g:%.0f:%s", member_number(best, "score"), member_number(best, "index"), member_string(best, "label"));
         ck_assert_str_eq(cJSON_GetArrayItem(cJSON_GetObjectItem(classes, "data"), i++)->valuestring, wanted);
     }
     ck_assert_int_eq(i, 3);
@@ -706,8 +677,8 @@ static const char *state_of(const struct daemon *daemon, const char *name)
     const cJSON *entry;
     strcpy(state, "none");
     cJSON_ArrayForEach(entry, json)
-        if (strcmp(string(entry, "name"), name) == 0)
-            snprintf(state, sizeof state, "%s", string(entry, "state"));
+        if (strcmp(member_string(entry, "name"), name) == 0)
+            snprintf(state, sizeof state, "%s", member_string(entry, "state"));
     cJSON_Delete(json);
     return state;
 }
@@ -767,8 +738,8 @@ START_TEST(test_load_and_unload)
     ck_assert(cJSON_IsFalse(cJSON_GetObjectItem(json, "ready")));
     cJSON_Delete(json);
     json = json_of(post(&daemon, "/v2/repository/index", "alice"), 200);
-    ck_assert_str_eq(string(cJSON_GetArrayItem(json, 0), "state"), "UNAVAILABLE");
-    ck_assert_str_eq(string(cJSON_GetArrayItem(json, 0), "reason"), "unloaded");
+    ck_assert_str_eq(member_string(cJSON_GetArrayItem(json, 0), "state"), "UNAVAILABLE");
+    ck_assert_str_eq(member_string(cJSON_GetArrayItem(json, 0), "reason"), "unloaded");
     cJSON_Delete(json);
     cJSON_Delete(json_of(post(&daemon, "/v2/repository/models/small/load", "test"), 200));
     cJSON_Delete(json_of(upload_post(&daemon, INFER, &upload, "Authorization: Bearer alice"), 200));
@@ -824,14 +795,14 @@ END_TEST
 static double count_of(const cJSON *stats, const char *name)
 {
     const cJSON *duration = cJSON_GetObjectItem(cJSON_GetObjectItem(stats, "inference_stats"), name);
-    ck_assert_msg((number(duration, "count") > 0) == (number(duration, "ns") > 0) || strncmp(name, "cache", 5) == 0,
-                  "%s: %.0f in %.0f ns", name, number(duration, "count"), number(duration, "ns"));
-    return number(duration, "count");
+    ck_assert_msg((member_number(duration, "count") > 0) == (member_number(duration, "ns") > 0) || strncmp(name, "cache", 5) == 0,
+                  "%s: %.0f in %.0f ns", name, member_number(duration, "count"), member_number(duration, "ns"));
+    return member_number(duration, "count");
 }
 
 static double ns_of(const cJSON *stats, const char *name)
 {
-    return number(cJSON_GetObjectItem(cJSON_GetObjectItem(stats, "inference_stats"), name), "ns");
+    return member_number(cJSON_GetObjectItem(cJSON_GetObjectItem(stats, "inference_stats"), name), "ns");
 }
 
 START_TEST(test_statistics_add_up)
@@ -853,27 +824,27 @@ START_TEST(test_statistics_add_up)
         cJSON_Delete(json_of(daemon_get(&daemon, i ? "/v2/models/small/stats" : "/v2/models/small"), 200));
     cJSON *json = json_of(daemon_get(&daemon, "/v2/models/small/stats"), 200), *batch;
     const cJSON *stats = cJSON_GetArrayItem(cJSON_GetObjectItem(json, "model_stats"), 0);
-    ck_assert_str_eq(string(stats, "name"), "small");
+    ck_assert_str_eq(member_string(stats, "name"), "small");
     ck_assert_double_eq(count_of(stats, "success"), ONE + THREE);
     ck_assert_double_eq(count_of(stats, "fail"), BAD);
-    ck_assert_double_eq(number(stats, "inference_count"), ONE + 3 * THREE);
+    ck_assert_double_eq(member_number(stats, "inference_count"), ONE + 3 * THREE);
     ck_assert_double_eq(count_of(stats, "queue"), ONE + 3 * THREE);
     ck_assert_double_eq(count_of(stats, "compute_input"), ONE + 3 * THREE);
-    ck_assert_double_eq(count_of(stats, "compute_infer"), number(stats, "execution_count"));
+    ck_assert_double_eq(count_of(stats, "compute_infer"), member_number(stats, "execution_count"));
     ck_assert_double_eq(count_of(stats, "cache_hit") + count_of(stats, "cache_miss"), 0);
     ck_assert_double_lt(ns_of(stats, "success"), served * 1e9);
     ck_assert_double_gt(ns_of(stats, "success"), ns_of(stats, "compute_infer"));
-    ck_assert_double_gt(number(stats, "last_inference"), 1.7e12);
+    ck_assert_double_gt(member_number(stats, "last_inference"), 1.7e12);
     double images = 0, batches = 0, ns = 0;
     cJSON_ArrayForEach(batch, cJSON_GetObjectItem(stats, "batch_stats"))
     {
         const cJSON *infer_stats = cJSON_GetObjectItem(batch, "compute_infer");
-        images += number(batch, "batch_size") * number(infer_stats, "count");
-        batches += number(infer_stats, "count");
-        ns += number(infer_stats, "ns");
+        images += member_number(batch, "batch_size") * member_number(infer_stats, "count");
+        batches += member_number(infer_stats, "count");
+        ns += member_number(infer_stats, "ns");
     }
     ck_assert_double_eq(images, ONE + 3 * THREE);
-    ck_assert_double_eq(batches, number(stats, "execution_count"));
+    ck_assert_double_eq(batches, member_number(stats, "execution_count"));
     ck_assert_double_eq_tol(ns, ns_of(stats, "compute_infer"), 1000);
     cJSON_Delete(json);
     json = json_of(daemon_get(&daemon, "/v2/models/stats"), 200);
@@ -918,7 +889,7 @@ START_TEST(test_cache)
     const cJSON *stats = cJSON_GetArrayItem(cJSON_GetObjectItem(json, "model_stats"), 0);
     ck_assert_double_eq(count_of(stats, "cache_hit"), 3);
     ck_assert_double_eq(count_of(stats, "cache_miss"), 5);
-    ck_assert_double_eq(number(stats, "inference_count"), 5);
+    ck_assert_double_eq(member_number(stats, "inference_count"), 5);
     cJSON_Delete(json);
     free(first);
     upload_free(&same);

@@ -121,14 +121,6 @@ static struct reply post_form(const char *path, const char *labels, int images)
     return reply;
 }
 
-static cJSON *json_of(struct reply reply, long status)
-{
-    ck_assert_msg(reply.status == status, "%ld, not %ld: %.500s", reply.status, status, reply.body);
-    cJSON *json = reply_json(&reply);
-    reply_free(&reply);
-    return json;
-}
-
 static void expect_error(struct reply reply, long status, const char *code)
 {
     reply_assert_error(&reply, status, code);

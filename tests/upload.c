@@ -246,3 +246,9 @@ void reply_assert_plain(const struct reply *reply, long status, const char *part
     ck_assert_int_eq(cJSON_GetArraySize(json), 1);
     cJSON_Delete(json);
 }
+
+void expect_plain(struct reply reply, long status, const char *part)
+{
+    reply_assert_plain(&reply, status, part);
+    reply_free(&reply);
+}

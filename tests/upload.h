@@ -49,5 +49,7 @@ size_t reply_values(const struct reply *reply, const char *output, float *values
 const char *reply_header_of(const struct reply *reply, const char *name);
 /* Asserts the status and {"error":"..."} with that in it. */
 void reply_assert_plain(const struct reply *reply, long status, const char *part);
+/* The same, and frees the reply. */
+void expect_plain(struct reply reply, long status, const char *part);
 
 #endif

@@ -60,6 +60,8 @@ enum outcome handle_unload(struct request *request);
 
 /* A 404 that says which models there are, to those who may know. */
 void request_unknown_model(struct request *request, const char *name);
+/* A job's label, for replies that know no jobs (hf_label, v2_label). */
+const char *request_label(const void *job, size_t index);
 /* What a failed image means to the client. */
 void request_image_problem(struct request *request, const struct job_image *image);
 

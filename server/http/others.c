@@ -53,15 +53,10 @@ void parse_hf(struct request *request)
     request_make_images_job(request);
 }
 
-static const char *label_of(const void *job, size_t index)
-{
-    return job_class_label(job, index);
-}
-
 void finish_hf(struct request *request, const struct job *job)
 {
     hf_reply(&request->reply, job->images[0].logits, job_class_count(job), request->choices.top_k,
-             request->choices.function, label_of, job);
+             request->choices.function, request_label, job);
 }
 
 /* ---- TorchServe ---- */

@@ -53,6 +53,11 @@ void request_image_problem(struct request *request, const struct job_image *imag
     reply_image_problem(image, &request->problem);
 }
 
+const char *request_label(const void *job, size_t index)
+{
+    return job_class_label(job, index);
+}
+
 bool request_is_json(const struct request *request)
 {
     static const char json[] = "application/json";

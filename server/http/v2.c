@@ -186,11 +186,6 @@ void parse_v2_infer(struct request *request)
         fill_job(request->job, message);
 }
 
-static const char *label_of(const void *job, size_t index)
-{
-    return job_class_label(job, index);
-}
-
 /* The protocol knows no error of one image among several: one that fails fails the request. */
 static bool fails(struct request *request, const struct job *job)
 {
@@ -229,7 +224,7 @@ void finish_v2_infer(struct request *request, const struct job *job)
                                      .embedding_width = info->embedding_width,
                                      .logits = rows,
                                      .features = rows + job->image_count,
-                                     .label = label_of,
+                                     .label = request_label,
                                      .model = job};
     const size_t length = v2_reply_infer(&request->reply, request->message, &result);
     free(rows);

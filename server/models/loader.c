@@ -7,13 +7,13 @@
 #include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "server/failure.h"
 #include "server/log.h"
 #include "server/work/job.h"
 
@@ -42,15 +42,6 @@ struct loader {
     struct task *current; /* what the thread is at; NULL: nothing */
     bool stopping;
 };
-
-static __attribute__((format(printf, 3, 4))) vit_status fail(vit_error *err, vit_status status, const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(err->message, sizeof err->message, format, arguments);
-    va_end(arguments);
-    return status;
-}
 
 /* ---- folders ---- */
 
@@ -142,7 +133,7 @@ static bool make_room(struct loader *loader, const char *id, size_t own, size_t 
 
 static vit_status over_budget(const struct loader *loader, const struct listed *line, vit_error *err)
 {
-    return fail(err, VIT_ERR_NO_MEMORY,
+    return failure_set(err, VIT_ERR_NO_MEMORY,
                 "model %s: needs %zu bytes; of model_memory_bytes, %lld, models that are not lazy keep %zu", line->id, line->bytes,
                 loader->max_bytes, registry_fixed_bytes(loader->registry, line->id));
 }
@@ -219,7 +210,7 @@ static vit_status fulfil(struct loader *loader, const struct task *task, struct 
     if (line->model && (task->wish == LOADER_LOAD || !is_changed(line)))
         return VIT_OK;
     if (line->state == MODEL_FAILED && line->failed_us >= task->asked_us) /* they waited for the same attempt */
-        return fail(err, line->failure, "%s", line->why);
+        return failure_set(err, line->failure, "%s", line->why);
     return load(loader, line, err);
 }
 
@@ -242,7 +233,7 @@ static void do_wish(struct loader *loader, struct task *task)
     struct listed line;
     vit_error error = {{0}};
     if (!registry_look(loader->registry, task->id, &line)) {
-        fail(&error, VIT_ERR_ARGUMENT, "there is no model %s any more", task->id);
+        failure_set(&error, VIT_ERR_ARGUMENT, "there is no model %s any more", task->id);
         tell_done(loader, task, NULL, VIT_ERR_ARGUMENT, &error);
         return;
     }
@@ -317,13 +308,13 @@ static void apply(struct loader *loader, const struct task *task)
     struct listed *list = calloc(config->model_count + 1, sizeof *list), *old = NULL;
     size_t count = 0, old_count = 0;
     vit_error error = {{0}};
-    vit_status status = list ? VIT_OK : fail(&error, VIT_ERR_NO_MEMORY, "out of memory");
+    vit_status status = list ? VIT_OK : failure_set(&error, VIT_ERR_NO_MEMORY, "out of memory");
     const long long max_bytes = loader->max_bytes;
     loader->max_bytes = config->model_memory_bytes;
     if (status == VIT_OK)
         status = fill(loader, list, config, &count, &error);
     if (status == VIT_OK && !(old = registry_list(loader->registry, &old_count)))
-        status = fail(&error, VIT_ERR_NO_MEMORY, "out of memory");
+        status = failure_set(&error, VIT_ERR_NO_MEMORY, "out of memory");
     if (status == VIT_OK) {
         for (size_t i = 0; i < count; i++)
             if (list[i].model)

@@ -3,21 +3,12 @@
 
 #include <malloc.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/failure.h"
 #include "server/work/job.h"
-
-static __attribute__((format(printf, 3, 4))) vit_status fail(vit_error *err, vit_status status, const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(err->message, sizeof err->message, format, arguments);
-    va_end(arguments);
-    return status;
-}
 
 void model_make_id(const struct config_model *configured, char id[CONFIG_MAX_NAME + 16])
 {
@@ -56,7 +47,7 @@ static void *warm_up(void *argument)
     float *features = calloc(info->embedding_width + 1, sizeof *features);
     const vit_item item = {.pixels = pixels, .logits = info->classes ? logits : NULL, .features = features};
     if (!pixels || !logits || !features)
-        warming->status = fail(&warming->error, VIT_ERR_NO_MEMORY, "out of memory");
+        warming->status = failure_set(&warming->error, VIT_ERR_NO_MEMORY, "out of memory");
     else
         warming->status = vit_session_create(session, model->vit, model->lane.max_batch, &warming->error);
     const int64_t start = job_clock_us();
@@ -72,20 +63,20 @@ static void *warm_up(void *argument)
 static vit_status warm_up_all(struct model *model, vit_error *err)
 {
     struct warming *warmings = calloc(model->workers, sizeof *warmings);
-    vit_status status = warmings ? VIT_OK : fail(err, VIT_ERR_NO_MEMORY, "out of memory");
+    vit_status status = warmings ? VIT_OK : failure_set(err, VIT_ERR_NO_MEMORY, "out of memory");
     size_t started = 0;
     while (status == VIT_OK && started < model->workers) {
         warmings[started] = (struct warming){.model = model, .worker = started};
         const int error = pthread_create(&warmings[started].thread, NULL, warm_up, &warmings[started]);
         if (error)
-            status = fail(err, VIT_ERR_NO_MEMORY, "cannot start a thread: %s", strerror(error));
+            status = failure_set(err, VIT_ERR_NO_MEMORY, "cannot start a thread: %s", strerror(error));
         else
             started++;
     }
     for (size_t i = 0; i < started; i++) {
         pthread_join(warmings[i].thread, NULL);
         if (status == VIT_OK && warmings[i].status != VIT_OK)
-            status = fail(err, warmings[i].status, "%s", warmings[i].error.message);
+            status = failure_set(err, warmings[i].status, "%s", warmings[i].error.message);
         else if (status == VIT_OK)
             model->bytes += vit_session_bytes(model->sessions[i]);
         if (warmings[i].image_us > model->image_us)
@@ -118,16 +109,16 @@ static vit_status read_labels(struct model *model, const struct config_model *co
     if (*configured->labels == '\0' && *configured->template == '\0')
         return VIT_OK;
     if (!info->text)
-        return fail(err, VIT_ERR_UNSUPPORTED, "%s: it has classes of its own, and no text tower to read others",
+        return failure_set(err, VIT_ERR_UNSUPPORTED, "%s: it has classes of its own, and no text tower to read others",
                     *configured->labels != '\0' ? "labels" : "template");
     if (*configured->labels == '\0')
-        return fail(err, VIT_ERR_UNSUPPORTED, "template: there are no labels that it could be of");
+        return failure_set(err, VIT_ERR_UNSUPPORTED, "template: there are no labels that it could be of");
     if (*configured->template != '\0' && !strstr(configured->template, "{}"))
-        return fail(err, VIT_ERR_UNSUPPORTED, "template: found '%.100s', allowed is a text with {} in the label's place",
+        return failure_set(err, VIT_ERR_UNSUPPORTED, "template: found '%.100s', allowed is a text with {} in the label's place",
                     configured->template);
     model->words = words_create(info->embedding_width, configured->template);
     if (!model->words || !words_add_list(model->words, configured->labels, '\n', &why))
-        return fail(err, VIT_ERR_UNSUPPORTED, "labels: %s", model->words ? why : "out of memory");
+        return failure_set(err, VIT_ERR_UNSUPPORTED, "labels: %s", model->words ? why : "out of memory");
     return words_encode(model->words, model->sessions[0], err);
 }
 
@@ -160,7 +151,7 @@ static vit_status fill(struct model *model, const struct config_model *configure
     model->metrics = metrics_model(metrics, id);
     atomic_init(&model->references, 1);
     if (!model->id || !model->name || !model->sessions || !model->metrics)
-        return fail(err, VIT_ERR_NO_MEMORY, "out of memory");
+        return failure_set(err, VIT_ERR_NO_MEMORY, "out of memory");
     return open_engine(model, configured, err);
 }
 
@@ -172,14 +163,14 @@ vit_status model_open(struct model **model, const struct config_model *configure
     struct model *opened = calloc(1, sizeof *opened);
     model_make_id(configured, id);
     vit_status status = opened ? fill(opened, configured, workers, metrics, id, &why)
-                               : fail(&why, VIT_ERR_NO_MEMORY, "out of memory");
+                               : failure_set(&why, VIT_ERR_NO_MEMORY, "out of memory");
     if (status == VIT_OK) {
         *model = opened;
         return VIT_OK;
     }
     if (opened)
         model_free(opened);
-    return fail(err, status, "model %s: %.310s", id, why.message);
+    return failure_set(err, status, "model %s: %.310s", id, why.message);
 }
 
 struct model *model_ref(struct model *model)

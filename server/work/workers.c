@@ -10,12 +10,12 @@
 #include "server/work/workers.h"
 
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/failure.h"
 #include "server/log.h"
 #include "server/work/words.h"
 
@@ -38,15 +38,6 @@ struct workers {
     size_t count;
     struct worker threads[];
 };
-
-static __attribute__((format(printf, 3, 4))) vit_status fail(vit_error *err, vit_status status, const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(err->message, sizeof err->message, format, arguments);
-    va_end(arguments);
-    return status;
-}
 
 /* ---- one image ---- */
 
@@ -148,12 +139,12 @@ static vit_status take_picture(vit_image *picture, struct job_image *image, cons
     if (!image->width)
         return vit_preprocess_decode(draft, picture, image->bytes, image->length, max_pixels, &image->error);
     if (image->width * image->height > max_pixels)
-        return fail(&image->error, VIT_ERR_IMAGE_SIZE,
+        return failure_set(&image->error, VIT_ERR_IMAGE_SIZE,
                     "the image has %zu pixels (%zux%zu); at most %zu are allowed: send a smaller one",
                     image->width * image->height, image->width, image->height, max_pixels);
     *picture = (vit_image){.width = image->width, .height = image->height, .pixels = malloc(image->length)};
     if (!picture->pixels)
-        return fail(&image->error, VIT_ERR_NO_MEMORY, "out of memory");
+        return failure_set(&image->error, VIT_ERR_NO_MEMORY, "out of memory");
     memcpy(picture->pixels, image->bytes, image->length);
     return VIT_OK;
 }
@@ -163,7 +154,7 @@ static bool decode_and_preprocess(struct job_image *image)
     const struct model *model = image->job->model;
     const vit_model_info *info = vit_model_describe(model->vit);
     if (!allocate_results(image, info)) {
-        fail(&image->error, VIT_ERR_NO_MEMORY, "out of memory");
+        failure_set(&image->error, VIT_ERR_NO_MEMORY, "out of memory");
         set_failed(image, FAILURE_INTERNAL, VIT_ERR_NO_MEMORY);
         return false;
     }
@@ -364,11 +355,11 @@ static vit_status start_worker(struct workers *pool, vit_error *err)
     struct worker *worker = &pool->threads[pool->count];
     *worker = (struct worker){.pool = pool, .index = pool->count, .team = team_create()};
     if (!worker->team)
-        return fail(err, VIT_ERR_NO_MEMORY, "out of memory");
+        return failure_set(err, VIT_ERR_NO_MEMORY, "out of memory");
     const int error = pthread_create(&worker->thread, NULL, worker_main, worker);
     if (error) {
         team_free(worker->team);
-        return fail(err, VIT_ERR_NO_MEMORY, "cannot start worker thread %zu: %s", pool->count + 1, strerror(error));
+        return failure_set(err, VIT_ERR_NO_MEMORY, "cannot start worker thread %zu: %s", pool->count + 1, strerror(error));
     }
     pool->count++;
     return VIT_OK;
@@ -379,7 +370,7 @@ vit_status workers_start(struct workers **workers, struct queue *queue, struct m
 {
     struct workers *pool = calloc(1, sizeof *pool + threads * sizeof pool->threads[0]);
     if (!pool)
-        return fail(err, VIT_ERR_NO_MEMORY, "out of memory");
+        return failure_set(err, VIT_ERR_NO_MEMORY, "out of memory");
     pool->queue = queue;
     pool->metrics = metrics;
     vit_status status = VIT_OK;
