@@ -490,7 +490,7 @@ double daemon_metric(const struct daemon *daemon, const char *name)
 
 const char *reply_header(const struct reply *reply, const char *name)
 {
-    static char value[1024];
+    static _Thread_local char value[1024];
     const size_t length = strlen(name);
     const char *found = NULL;
     for (const char *line = reply->headers; (line = strstr(line, "\r\n")) != NULL;) {

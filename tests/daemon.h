@@ -71,7 +71,7 @@ struct reply daemon_post_files(const struct daemon *daemon, const char *path, co
                                const size_t *lengths, size_t count);
 void reply_free(struct reply *reply);
 
-/* A header's value, in static memory, or NULL when there is none; asserted to come once at most. */
+/* A header's value, in static memory of the thread, or NULL when there is none; asserted to come once at most. */
 const char *reply_header(const struct reply *reply, const char *name);
 
 /* The value of a line of GET /metrics, of which this is all before the value; -1: there is none. */

@@ -156,7 +156,7 @@ START_TEST(test_hf_cache)
     for (size_t i = 0; i < 3; i++) {
         struct reply reply = upload_post(&daemon, i < 2 ? "/hf/small" : "/hf/small?top_k=2", &upload, NULL);
         ck_assert_int_eq(reply.status, 200);
-        ck_assert_str_eq(reply_header_of(&reply, "X-Cache"), caches[i]);
+        ck_assert_str_eq(reply_header(&reply, "X-Cache"), caches[i]);
         if (i == 1)
             ck_assert_str_eq(reply.body, first);
         free(first);

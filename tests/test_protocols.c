@@ -312,7 +312,7 @@ START_TEST(test_bytes_beyond_the_bound)
         await_metric(&daemon, "vitd_queue_bytes", (double)(large.body.length - 1));
         struct reply reply = upload_post(&daemon, INFER, &large, NULL);
         reply_assert_plain(&reply, 429, "the queue is full");
-        ck_assert_ptr_nonnull(reply_header_of(&reply, "Retry-After"));
+        ck_assert_ptr_nonnull(reply_header(&reply, "Retry-After"));
         reply_free(&reply);
         close(fd);
         assert_idle(&daemon);

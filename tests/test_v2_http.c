@@ -110,7 +110,7 @@ START_TEST(test_draining)
     cJSON_Delete(json_of(daemon_get(&daemon, "/v2/health/live"), 200));
     struct reply reply = upload_post(&daemon, INFER, &upload, NULL);
     ck_assert_msg(reply.status == 200, "%ld %s", reply.status, reply.body);
-    ck_assert_str_eq(reply_header_of(&reply, "Connection"), "close");
+    ck_assert_str_eq(reply_header(&reply, "Connection"), "close");
     reply_free(&reply);
     upload_free(&upload);
     free(file.at);
@@ -251,7 +251,7 @@ START_TEST(test_probabilities_and_embedding)
     ck_assert_uint_eq(reply_values(&reply, "logits", logits, ROOM), CLASSES);
     ck_assert_uint_eq(reply_values(&reply, "probabilities", probabilities, ROOM), CLASSES);
     ck_assert_uint_eq(reply_values(&reply, "embedding", embedding, ROOM), WIDTH);
-    ck_assert_str_eq(reply_header_of(&reply, "Content-Type"), "application/octet-stream");
+    ck_assert_str_eq(reply_header(&reply, "Content-Type"), "application/octet-stream");
     reply_free(&reply);
     upload_free(&upload);
     for (size_t i = 0; i < CLASSES; i++)
@@ -371,8 +371,8 @@ START_TEST(test_outputs_as_asked)
         upload_files(&file, 1, ",\"id\":\"n\\u00e9 7\",\"outputs\":[{\"name\":\"embedding\"},{\"name\":\"probabilities\","
                                "\"parameters\":{\"classification\":3}}]");
     struct reply reply = upload_post(&daemon, INFER, &upload, NULL);
-    ck_assert_ptr_null(reply_header_of(&reply, "Inference-Header-Content-Length"));
-    ck_assert_str_eq(reply_header_of(&reply, "Content-Type"), "application/json");
+    ck_assert_ptr_null(reply_header(&reply, "Inference-Header-Content-Length"));
+    ck_assert_str_eq(reply_header(&reply, "Content-Type"), "application/json");
     cJSON *json = json_of(reply, 200), *classified, *best;
     const cJSON *outputs = cJSON_GetObjectItem(json, "outputs"), *classes = cJSON_GetArrayItem(outputs, 1);
     ck_assert_str_eq(member_string(json, "id"), "n\xc3\xa9 7");
@@ -415,7 +415,7 @@ START_TEST(test_binary_outputs)
     for (size_t i = 0; i < CLASSES; i++)
         best = wanted[i] > wanted[best] ? i : best;
     char text[64] = "", label[64];
-    unsigned length, at = (unsigned)strtoul(reply_header_of(&reply, "Inference-Header-Content-Length"), NULL, 10) + 40;
+    unsigned length, at = (unsigned)strtoul(reply_header(&reply, "Inference-Header-Content-Length"), NULL, 10) + 40;
     memcpy(&length, reply.body + at, sizeof length);
     ck_assert_uint_eq(at + 4 + length, reply.length);
     memcpy(text, reply.body + at + 4, length < 63 ? length : 63);
@@ -516,7 +516,7 @@ START_TEST(test_bad_requests_have_the_protocols_shape)
                      cases[i].status, cases[i].part);
     struct reply reply = daemon_get(&daemon, INFER);
     reply_assert_plain(&reply, 405, "takes POST, not GET");
-    ck_assert_str_eq(reply_header_of(&reply, "Allow"), "POST");
+    ck_assert_str_eq(reply_header(&reply, "Allow"), "POST");
     reply_free(&reply);
     expect_plain(daemon_request(&daemon, "POST", INFER, NULL, NULL, 0, NULL), 411, "there is no body");
     expect_plain(daemon_request(&daemon, "DELETE", "/v2", NULL, NULL, 0, NULL), 405, "takes GET, HEAD");
@@ -545,7 +545,7 @@ START_TEST(test_limits)
                          "\"AA==\"]}]}");
     struct reply reply = upload_post(&daemon, INFER, &upload, NULL);
     reply_assert_plain(&reply, 413, "one request may carry 2 images (batching.max_queue_size");
-    ck_assert_ptr_null(reply_header_of(&reply, "Retry-After"));
+    ck_assert_ptr_null(reply_header(&reply, "Retry-After"));
     reply_free(&reply);
     upload_free(&upload);
     upload = upload_text("{\"inputs\":[{\"name\":\"image\",\"datatype\":\"BYTES\",\"shape\":[2],\"data\":[\"aaaa\",\"aaaa\"]}],"
@@ -624,7 +624,7 @@ static void *ask_again(void *context)
     struct crowd *crowd = context;
     for (int i = 0; i < 8; i++) {
         struct reply reply = upload_post(crowd->daemon, "/v2/models/vit-tiny-64/infer", crowd->upload, NULL);
-        const char *wait = reply.status == 429 ? reply_header_of(&reply, "Retry-After") : NULL;
+        const char *wait = reply.status == 429 ? reply_header(&reply, "Retry-After") : NULL;
         if (reply.status == 200)
             crowd->ok++;
         else if (wait != NULL && atoi(wait) >= 1 && strncmp(reply.body, "{\"error\":\"the queue is full", 27) == 0)
@@ -873,7 +873,7 @@ START_TEST(test_cache)
     char *first = NULL;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct reply reply = upload_post(&daemon, INFER, cases[i].upload, NULL);
-        const char *cache = reply_header_of(&reply, "X-Cache");
+        const char *cache = reply_header(&reply, "X-Cache");
         ck_assert_int_eq(reply.status, cases[i].upload == &bad ? 415 : 200);
         ck_assert_msg((cache == NULL) == (cases[i].cache == NULL) && (cache == NULL || strcmp(cache, cases[i].cache) == 0),
                       "%zu: %s", i, cache != NULL ? cache : "none");
@@ -911,8 +911,8 @@ START_TEST(test_ids_and_traces)
                                      "X-Request-Id: abc-7\r\n"
                                      "Traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
     ck_assert_int_eq(reply.status, 200);
-    ck_assert_str_eq(reply_header_of(&reply, "X-Request-Id"), "abc-7");
-    ck_assert_ptr_nonnull(strstr(reply_header_of(&reply, "Traceparent"), "00-0af7651916cd43dd8448eb211c80319c-"));
+    ck_assert_str_eq(reply_header(&reply, "X-Request-Id"), "abc-7");
+    ck_assert_ptr_nonnull(strstr(reply_header(&reply, "Traceparent"), "00-0af7651916cd43dd8448eb211c80319c-"));
     reply_free(&reply);
     ck_assert_double_eq(daemon_metric(&daemon, "vitd_requests_total{route=\"v2-infer\",model=\"small\",code=\"200\"}"), 1);
     char *log = daemon_log(&daemon), *line = strstr(log, "\"abc-7\"");

@@ -187,19 +187,6 @@ struct reply upload_post(const struct daemon *daemon, const char *path, const st
 
 /* ---- replies ---- */
 
-const char *reply_header_of(const struct reply *reply, const char *name)
-{
-    static _Thread_local char value[256];
-    char start[64];
-    snprintf(start, sizeof start, "\r\n%s: ", name);
-    const char *found = strcasestr(reply->headers, start);
-    if (found == NULL)
-        return NULL;
-    found += strlen(start);
-    snprintf(value, sizeof value, "%.*s", (int)strcspn(found, "\r\n"), found);
-    return value;
-}
-
 static size_t binary_size(const cJSON *output)
 {
     const cJSON *size = cJSON_GetObjectItem(cJSON_GetObjectItem(output, "parameters"), "binary_data_size");
@@ -208,7 +195,7 @@ static size_t binary_size(const cJSON *output)
 
 size_t reply_values(const struct reply *reply, const char *name, float *values, size_t room)
 {
-    const char *header = reply_header_of(reply, "Inference-Header-Content-Length");
+    const char *header = reply_header(reply, "Inference-Header-Content-Length");
     size_t at = header != NULL ? strtoul(header, NULL, 10) : reply->length, count = 0;
     ck_assert_msg(reply->status == 200, "%ld %s", reply->status, reply->body);
     ck_assert_uint_le(at, reply->length);

@@ -45,8 +45,6 @@ struct reply upload_post(const struct daemon *daemon, const char *path, const st
 
 /* The values of an output of a reply, in JSON or in binary, and their number, which is at most `room`. */
 size_t reply_values(const struct reply *reply, const char *output, float *values, size_t room);
-/* A header's value up to its end of line, in static memory of the thread; NULL: there is none. */
-const char *reply_header_of(const struct reply *reply, const char *name);
 /* Asserts the status and {"error":"..."} with that in it. */
 void reply_assert_plain(const struct reply *reply, long status, const char *part);
 /* The same, and frees the reply. */
