@@ -67,6 +67,12 @@ static size_t escape_json(char piece[8], const unsigned char *p, bool quoted)
     return length > 0 ? length : 1;
 }
 
+/* What no function escapes. Most of every line is. */
+static bool is_plain(unsigned char c)
+{
+    return c >= 0x20 && c < 0x7F && c != '"' && c != '\\';
+}
+
 typedef size_t escape_function(char piece[8], const unsigned char *p, bool quoted);
 
 /* text, escaped, into out; cut to fit size, then ending in "...". */
@@ -75,15 +81,21 @@ static size_t escape(char *out, size_t size, const char *text, escape_function *
     size_t length = 0, cut = 0; /* cut: the last end of a piece that leaves room for "..." */
     char piece[8];
     for (const unsigned char *p = (const unsigned char *)text; *p != '\0';) {
-        p += function(piece, p, quoted);
+        size_t count = 1;
+        if (is_plain(*p)) {
+            piece[0] = (char)*p++;
+        } else {
+            p += function(piece, p, quoted);
+            count = strlen(piece);
+        }
         if (length + 3 < size)
             cut = length;
-        if (length + strlen(piece) >= size) {
+        if (length + count >= size) {
             memcpy(out + cut, "...", 4);
             return cut + 3;
         }
-        memcpy(out + length, piece, strlen(piece));
-        length += strlen(piece);
+        memcpy(out + length, piece, count);
+        length += count;
     }
     out[length] = '\0';
     return length;

@@ -28,7 +28,7 @@ struct request *request_create(struct service *service, const char *target)
     request->json_length = UINT64_MAX;
     request->start_us = job_clock_us();
     request->reply_type = "application/json";
-    request_set_id(request, NULL);
+    request_make_id(request->id);
 
     request->path = request->target;
     char *query = strchr(request->target, '?');
@@ -114,11 +114,8 @@ void request_make_id(char id[REQUEST_ID_MAX + 1])
 void request_set_id(struct request *request, const char *client_id)
 {
     const size_t length = client_id ? without_blanks(client_id, strlen(client_id)) : 0;
-    if (client_id && is_usable_id(client_id, length)) {
+    if (client_id && is_usable_id(client_id, length))
         snprintf(request->id, sizeof request->id, "%.*s", (int)length, client_id);
-        return;
-    }
-    request_make_id(request->id);
 }
 
 /* ---- framing ---- */

@@ -112,7 +112,7 @@ void request_free_body(struct request *request);
 void request_release_body(struct request *request);
 
 /* Takes the client's id (may be NULL; blanks may follow it) if it is 1 to 128 characters of A-Z a-z 0-9 . _ ~ : / + = @ -,
- * else makes one. */
+ * else keeps the one that request_create() made. */
 void request_set_id(struct request *request, const char *client_id);
 void request_make_id(char id[REQUEST_ID_MAX + 1]);
 
