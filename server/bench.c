@@ -17,6 +17,7 @@ enum { DTYPES = VIT_DTYPE_INT8 + 1 };
 
 struct bench {
     const struct cli *cli;
+    const struct config_model *configured;
     vit_model *model; /* in the dtype that is measured now */
     uint8_t *image;   /* encoded, or NULL */
     size_t image_length;
@@ -148,7 +149,7 @@ static bool measure_uploads(const struct bench *bench, cJSON *json)
 {
     const struct config *config = &bench->cli->config;
     const struct bench_image image = {bench->image, bench->image_length, (size_t)config->limits.max_pixels,
-                                      config->models[0].draft};
+                                      bench->configured->draft};
     const size_t all = thread_count(bench);
     cJSON *uploads = cJSON_AddArrayToObject(json, "decode_and_forward");
     for (size_t threads = 1; bench->image != NULL && threads <= all; threads += all > 1 ? all - 1 : 1) {
@@ -168,7 +169,7 @@ static bool measure_uploads(const struct bench *bench, cJSON *json)
 
 static bool open_model(struct bench *bench, vit_dtype dtype, cJSON *json)
 {
-    const struct config_model *configured = &bench->cli->config.models[0];
+    const struct config_model *configured = bench->configured;
     vit_options options = model_options(configured);
     vit_error err = {""};
     malloc_trim(0); /* what an earlier model left behind */
@@ -225,10 +226,10 @@ static bool read_image(struct bench *bench, const char *name)
 }
 
 /* The dtype that was asked for, else fp32 and what this CPU has instructions for. */
-static bool is_wanted(const struct cli *cli, vit_dtype dtype)
+static bool is_wanted(const struct bench *bench, vit_dtype dtype)
 {
-    if (cli->dtype_given)
-        return model_options(&cli->config.models[0]).dtype == dtype;
+    if (bench->cli->dtype_given)
+        return model_options(bench->configured).dtype == dtype;
     return dtype == VIT_DTYPE_FP32 || vit_dtype_is_fast(dtype);
 }
 
@@ -236,10 +237,10 @@ static bool run_bench(struct bench *bench)
 {
     cJSON *dtypes = cJSON_AddArrayToObject(bench->json, "dtypes");
     bool good = true;
-    cJSON_AddStringToObject(bench->json, "model", bench->cli->config.models[0].name);
+    cJSON_AddStringToObject(bench->json, "model", bench->configured->name);
     measure_machine(bench);
     for (int dtype = 0; dtype < DTYPES && good; dtype++)
-        if (is_wanted(bench->cli, (vit_dtype)dtype))
+        if (is_wanted(bench, (vit_dtype)dtype))
             good = measure_dtype(bench, (vit_dtype)dtype, dtypes);
     return good;
 }
@@ -254,7 +255,7 @@ static bool write_json(const cJSON *json, FILE *file)
 
 int command_bench(const struct cli *cli)
 {
-    struct bench bench = {.cli = cli, .json = cJSON_CreateObject()};
+    struct bench bench = {.cli = cli, .configured = config_default_model(&cli->config), .json = cJSON_CreateObject()};
     FILE *file = cli->json != NULL ? fopen(cli->json, "we") : NULL; /* rather than after minutes of measuring */
     bool good = (cli->json == NULL || file != NULL) && (cli->image == NULL || read_image(&bench, cli->image));
     if (cli->json != NULL && file == NULL)

@@ -18,6 +18,7 @@
 /* What every image needs. */
 struct classifier {
     const struct cli *cli;
+    const struct config_model *configured;
     vit_model *model;
     const vit_model_info *info;
     vit_session *session;
@@ -71,7 +72,7 @@ static vit_status score(struct classifier *c, const uint8_t *bytes, size_t lengt
 {
     vit_image image = {0};
     const struct config *config = &c->cli->config;
-    vit_status status = vit_preprocess_decode(config->models[0].draft ? c->info->preprocess : NULL, &image, bytes, length,
+    vit_status status = vit_preprocess_decode(c->configured->draft ? c->info->preprocess : NULL, &image, bytes, length,
                                               (size_t)config->limits.max_pixels, err);
     if (status == VIT_OK)
         status = vit_preprocess_apply(c->info->preprocess, &image, c->pixels, err);
@@ -178,7 +179,7 @@ static bool read_words(const struct classifier *c, struct words **words, const c
 static bool read_labels(struct classifier *c, vit_error *err)
 {
     const struct choices *choices = &c->choices;
-    const struct config_model *configured = &c->cli->config.models[0];
+    const struct config_model *configured = c->configured;
     if (choices->labels[0] != '\0')
         return read_words(c, &c->labels, "--labels", choices->labels, ',', choices->template, err);
     if (configured->labels[0] != '\0')
@@ -213,7 +214,7 @@ static bool prepare_words(struct classifier *c, vit_error *err)
     if (!c->info->text)
         return (c->choices.given & words) == 0 ||
                fail(err, "--labels and --template are for a model with a text tower, and %s has classes of its own",
-                    c->cli->config.models[0].path);
+                    c->configured->path);
     if (!read_labels(c, err) || !read_targets(c, err))
         return false;
     c->classes = c->labels != NULL ? c->labels->count : 0;
@@ -249,8 +250,8 @@ static bool allocate(struct classifier *c, vit_error *err)
 static bool prepare(struct classifier *c)
 {
     vit_error err = {""};
-    const vit_options options = model_options(&c->cli->config.models[0]);
-    if (vit_model_open(&c->model, c->cli->config.models[0].path, &options, &err) == VIT_OK &&
+    const vit_options options = model_options(c->configured);
+    if (vit_model_open(&c->model, c->configured->path, &options, &err) == VIT_OK &&
         vit_session_create(&c->session, c->model, 1, &err) == VIT_OK) {
         c->info = vit_model_describe(c->model);
         if (prepare_words(c, &err) && prepare_map(c, &err) && allocate(c, &err))
@@ -262,7 +263,7 @@ static bool prepare(struct classifier *c)
 
 int command_classify(const struct cli *cli)
 {
-    struct classifier c = {.cli = cli};
+    struct classifier c = {.cli = cli, .configured = config_default_model(&cli->config)};
     bool good = prepare(&c);
     if (good)
         for (size_t i = 0; i < cli->operand_count; i++)

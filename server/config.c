@@ -390,6 +390,8 @@ bool config_append_model(struct config *config, struct config_model *model, stru
         free(model->name);
         model->name = folder_name(model->path);
     }
+    if (*model->template != '\0' && strstr(model->template, "{}") == NULL)
+        return fail(error, "found the template \"%.100s\", allowed is a text with {} in the label's place", model->template);
     if (!check_name(config, model, error))
         return false;
     config->models = or_exit(realloc(config->models, (config->model_count + 1) * sizeof *config->models));
@@ -414,6 +416,15 @@ bool config_add_model(struct config *config, const char *spec, struct config_err
     const bool added = named && config_append_model(config, &model, error);
     config_model_release(&model);
     return added;
+}
+
+const struct config_model *config_default_model(const struct config *config)
+{
+    const struct config_model *best = &config->models[0];
+    for (size_t i = 1; i < config->model_count; i++)
+        if (strcmp(config->models[i].name, best->name) == 0 && config->models[i].version > best->version)
+            best = &config->models[i];
+    return best;
 }
 
 void config_clear_models(struct config *config)

@@ -99,6 +99,8 @@ bool config_set(struct config *config, const char *key, const char *value, struc
 /* Appends a model; spec is "DIR" or "NAME=DIR". */
 bool config_add_model(struct config *config, const char *spec, struct config_error *error);
 void config_clear_models(struct config *config);
+/* Where no model is named, the highest version of the first name is meant. There must be a model. */
+const struct config_model *config_default_model(const struct config *config);
 
 /* The same step by step: with what the configuration has for models that do not say; then key by key, as config_set();
  * then appended, which takes *model over. Whatever fails, *model is to be released. */

@@ -280,6 +280,7 @@ static void tick(struct daemon *daemon)
     const int64_t now_us = job_clock_us();
     http_tick(daemon->http);
     loader_sweep(daemon->service.loader);
+    model_free_unused();
     ping(daemon, now_us);
     if (atomic_load(&daemon->service.ready) && !atomic_load(&daemon->service.draining) && !daemon->next)
         tell_status(daemon, now_us);
@@ -348,6 +349,7 @@ static void release(struct daemon *daemon)
     workers_stop(service->workers);
     queue_free(service->queue);
     registry_free(service->registry);
+    model_free_unused();
     cache_free(service->cache);
     cache_free(service->texts);
     metrics_free(service->metrics);

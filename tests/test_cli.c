@@ -403,6 +403,22 @@ START_TEST(test_classify_by_configured_words)
 }
 END_TEST
 
+/* Without a name the highest version is meant, as to the server. */
+START_TEST(test_classify_by_the_highest_version)
+{
+    char path[32], here[512], text[1024], line[256];
+    ck_assert_ptr_nonnull(getcwd(here, sizeof here));
+    snprintf(text, sizeof text,
+             "{\"models\": [{\"name\": \"m\", \"version\": 1, \"path\": \"/nonexistent\"}, "
+             "{\"name\": \"m\", \"version\": 2, \"path\": \"%s/" MODEL "\"}]}",
+             here);
+    write_file(path, text);
+    snprintf(line, sizeof line, "classify --config %s " IMAGE, path);
+    assert_runs(line);
+    unlink(path);
+}
+END_TEST
+
 /* The picture that --output wrote; to be released. */
 static vit_image read_picture(const char *path)
 {
@@ -603,6 +619,7 @@ int main(void)
     tcase_add_test(tests, test_classify_decodes_drafts_on_demand);
     tcase_add_test(tests, test_classify_by_words);
     tcase_add_test(tests, test_classify_by_configured_words);
+    tcase_add_test(tests, test_classify_by_the_highest_version);
     tcase_add_test(tests, test_classify_draws_a_map_for_each_word);
     tcase_add_test(tests, test_classify_says_which_words_are_wrong);
     tcase_add_test(tests, test_classify_by_words_equals_the_reference);

@@ -39,6 +39,7 @@ static void end(void)
 {
     loader_stop(loader);
     registry_free(registry);
+    model_free_unused();
     metrics_free(metrics);
     config_release(&config);
 }
@@ -491,6 +492,52 @@ START_TEST(test_those_who_wait_share_a_failure)
 }
 END_TEST
 
+static int64_t failed_us(const char *id)
+{
+    struct listed listed;
+    ck_assert(registry_look(registry, id, &listed));
+    const int64_t failed_us = listed.failed_us;
+    listed_release(&listed);
+    return failed_us;
+}
+
+/* Requests for a broken model do not have it opened each time; an operator does, and so does a change of its folder. */
+START_TEST(test_requests_do_not_repeat_a_failure)
+{
+    char folder[FOLDER_BYTES], path[64];
+    folder_make(folder);
+    folder_add(folder, "m", SMALL);
+    snprintf(path, sizeof path, "%s/m", folder);
+    folder_write(path, "config.json", "{}");
+    add("a", 0, true, path);
+    ck_assert_int_eq(apply(), VIT_OK);
+    ck_assert_int_eq(ask(LOADER_NEED, "a"), VIT_ERR_FORMAT);
+    const int64_t first = failed_us("a");
+    const vit_error said = why;
+    ck_assert_int_eq(ask(LOADER_NEED, "a"), VIT_ERR_FORMAT);
+    ck_assert_str_eq(why.message, said.message);
+    ck_assert_int_eq(failed_us("a"), first);
+    ck_assert_int_eq(ask(LOADER_LOAD, "a"), VIT_ERR_FORMAT);
+    ck_assert_int_gt(failed_us("a"), first);
+    folder_remove(path);
+    folder_add(folder, "m", SMALL);
+    ck_assert_int_eq(ask(LOADER_NEED, "a"), VIT_OK);
+    folder_remove(folder);
+}
+END_TEST
+
+START_TEST(test_a_failure_is_forgotten)
+{
+    add("a", 0, true, "/nonexistent");
+    ck_assert_int_eq(apply(), VIT_OK);
+    ck_assert_int_eq(ask(LOADER_NEED, "a"), VIT_ERR_IO);
+    const int64_t first = failed_us("a");
+    usleep(5100000);
+    ck_assert_int_eq(ask(LOADER_NEED, "a"), VIT_ERR_IO);
+    ck_assert_int_gt(failed_us("a"), first);
+}
+END_TEST
+
 /* ---- the end ---- */
 
 /* Whoever has asked is told, once, when the loader stops. */
@@ -566,7 +613,8 @@ int main(void)
         test_names_and_versions, test_highest_version_that_is_there, test_names_are_listed_for_people,
         test_references_keep_a_replaced_model_alive, test_unchanged_model_is_kept, test_least_recently_used_goes_first,
         test_only_lazy_models_make_room, test_budget_of_a_configuration, test_too_large_a_model_evicts_nobody,
-        test_broken_model_evicts_once, test_failures_have_their_status, test_those_who_wait_share_a_failure, test_stop_forgets_nobody,
+        test_broken_model_evicts_once, test_failures_have_their_status, test_those_who_wait_share_a_failure,
+        test_requests_do_not_repeat_a_failure, test_a_failure_is_forgotten, test_stop_forgets_nobody,
         test_finding_while_it_changes};
     vit_blas_init();
     Suite *suite = suite_create("registry");

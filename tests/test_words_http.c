@@ -1090,7 +1090,7 @@ START_TEST(test_configured_labels_that_are_refused)
                  {folder, "\"labels\": [1]", "labels"},
                  {folder, "\"labels\": \"a\"", "labels: "},
                  {folder, "\"labels\": [\"\\u00a0\"]", "empty"},
-                 {folder, "\"labels\": [\"a\"], \"template\": \"a photo\"", "model m: template: found 'a photo', allowed is"},
+                 {folder, "\"labels\": [\"a\"], \"template\": \"a photo\"", "models[0]: found the template \"a photo\", allowed is"},
                  {folder, "\"labels\": [\"a\"], \"template\": 5", "template"},
                  {folder, "\"template\": \"a {}\"", "model m: template: there are no labels"}};
     char path[64] = "", here[512], config[1024];

@@ -142,7 +142,7 @@ static void find_model(struct request *request)
         request->load_id[0] = '\0';
         break;
     case FOUND_LAZY:
-        request->wish = LOADER_LOAD;
+        request->wish = LOADER_NEED;
         break;
     case FOUND_AWAY:
         problem_set(&request->problem, 503, "model_unloaded", "the model '%s' is not loaded; %s", request->load_id,

@@ -17,6 +17,8 @@
 #include "server/log.h"
 #include "server/work/job.h"
 
+enum { RETRY_US = 5000000 };
+
 struct task {
     struct task *next;
     const struct config *config; /* NULL: a wish */
@@ -142,6 +144,7 @@ static vit_status over_budget(const struct loader *loader, const struct listed *
 static vit_status open_line(struct loader *loader, struct listed *line, vit_error *err)
 {
     size_t files;
+    model_free_unused(); /* their memory may be what is wanted */
     line->fingerprint = look_at_folder(line->configured.path, &files);
     vit_status status = model_open(&line->model, &line->configured, loader->workers, loader->metrics, err);
     if (status != VIT_OK)
@@ -198,6 +201,16 @@ static bool is_changed(const struct listed *line)
     return look_at_folder(line->configured.path, &files) != line->fingerprint;
 }
 
+/* Whether to try would most likely be in vain. */
+static bool has_just_failed(const struct task *task, const struct listed *line)
+{
+    if (line->state != MODEL_FAILED)
+        return false;
+    if (line->failed_us >= task->asked_us) /* they waited for the same attempt */
+        return true;
+    return task->wish == LOADER_NEED && job_clock_us() - line->failed_us < RETRY_US && !is_changed(line);
+}
+
 static vit_status fulfil(struct loader *loader, const struct task *task, struct listed *line, vit_error *err)
 {
     if (task->wish == LOADER_UNLOAD) {
@@ -207,9 +220,9 @@ static vit_status fulfil(struct loader *loader, const struct task *task, struct 
         line->model = NULL;
         return VIT_OK;
     }
-    if (line->model && (task->wish == LOADER_LOAD || !is_changed(line)))
+    if (line->model && (task->wish != LOADER_RELOAD || !is_changed(line)))
         return VIT_OK;
-    if (line->state == MODEL_FAILED && line->failed_us >= task->asked_us) /* they waited for the same attempt */
+    if (has_just_failed(task, line))
         return failure_set(err, line->failure, "%s", line->why);
     return load(loader, line, err);
 }
@@ -335,6 +348,7 @@ static void apply(struct loader *loader, const struct task *task)
 /* Frees what it has taken before, and takes the next. */
 static struct task *take(struct loader *loader)
 {
+    model_free_unused();
     pthread_mutex_lock(&loader->mutex);
     free(loader->current);
     loader->current = NULL;

@@ -31,7 +31,9 @@ bool loader_apply(struct loader *loader, const struct config *config, loader_app
 
 /* What is asked of one model, by its id. */
 enum loader_wish {
-    LOADER_LOAD,   /* bring it into memory; at once if it is there */
+    LOADER_NEED,   /* for a request: bring it into memory; at once if it is there. What has just failed is not tried again,
+                    * unless its folder has other files, so that requests for it do not keep the loader from others */
+    LOADER_LOAD,   /* the same for an operator, who has a reason to try again */
     LOADER_RELOAD, /* the same, anew if its folder has other files */
     LOADER_UNLOAD
 };

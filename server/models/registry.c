@@ -1,4 +1,4 @@
-/* registry.c - see registry.h. Models are let go of without the mutex: freeing one takes time. */
+/* registry.c - see registry.h. */
 #include "server/models/registry.h"
 
 #include <pthread.h>

@@ -113,9 +113,6 @@ static vit_status read_labels(struct model *model, const struct config_model *co
                     *configured->labels != '\0' ? "labels" : "template");
     if (*configured->labels == '\0')
         return failure_set(err, VIT_ERR_UNSUPPORTED, "template: there are no labels that it could be of");
-    if (*configured->template != '\0' && !strstr(configured->template, "{}"))
-        return failure_set(err, VIT_ERR_UNSUPPORTED, "template: found '%.100s', allowed is a text with {} in the label's place",
-                    configured->template);
     model->words = words_create(info->embedding_width, configured->template);
     if (!model->words || !words_add_list(model->words, configured->labels, '\n', &why))
         return failure_set(err, VIT_ERR_UNSUPPORTED, "labels: %s", model->words ? why : "out of memory");
@@ -179,8 +176,22 @@ struct model *model_ref(struct model *model)
     return model;
 }
 
+static struct model *_Atomic unused;
+
 void model_unref(struct model *model)
 {
-    if (model && atomic_fetch_sub_explicit(&model->references, 1, memory_order_acq_rel) == 1)
+    if (!model || atomic_fetch_sub_explicit(&model->references, 1, memory_order_acq_rel) > 1)
+        return;
+    model->next_unused = atomic_load(&unused);
+    while (!atomic_compare_exchange_weak(&unused, &model->next_unused, model))
+        ;
+}
+
+void model_free_unused(void)
+{
+    struct model *next;
+    for (struct model *model = atomic_exchange(&unused, NULL); model; model = next) {
+        next = model->next_unused;
         model_free(model);
+    }
 }

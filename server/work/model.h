@@ -2,8 +2,9 @@
  * model.h - a model as the workers run it: the engine's model, a session for each worker, its lane in the queue.
  *
  * Counted by reference. Whoever lists a model holds one reference, every request that found it there another; so a model
- * that is replaced or unloaded goes on serving what had found it, and the last to let go frees it. All but the lane is
- * constant once it is open, and sessions[i] belongs to worker i.
+ * that is replaced or unloaded goes on serving what had found it. The last to let go may be the thread that all clients wait
+ * for, so it puts the model aside, for a thread with time to free. All but the lane is constant once it is open, and
+ * sessions[i] belongs to worker i.
  */
 #ifndef SERVER_WORK_MODEL_H
 #define SERVER_WORK_MODEL_H
@@ -34,6 +35,7 @@ struct model {
     struct lane lane;
     struct model_metrics *metrics;
     atomic_size_t references;
+    struct model *next_unused;
 };
 
 /* NAME or NAME:VERSION. */
@@ -47,8 +49,10 @@ vit_options model_options(const struct config_model *configured);
 vit_status model_open(struct model **model, const struct config_model *configured, size_t workers, struct metrics *metrics,
                       vit_error *err);
 
-/* Thread-safe. model_unref() accepts NULL, and may take as long as freeing the memory does. */
+/* Thread-safe. model_unref() accepts NULL; neither waits for anything. */
 struct model *model_ref(struct model *model);
 void model_unref(struct model *model);
+/* Frees the models to which nobody refers any more, which takes tens of milliseconds for each GB. Thread-safe. */
+void model_free_unused(void);
 
 #endif
