@@ -7,7 +7,6 @@
 #include "server/access.h"
 
 #include <ctype.h>
-#include <errno.h>
 #include <gnutls/crypto.h>
 #include <gnutls/gnutls.h>
 #include <stdarg.h>
@@ -17,7 +16,10 @@
 #include <strings.h>
 #include <sys/stat.h>
 
-enum { MAX_BYTES = 1 << 20, HASH_BYTES = 32 };
+#include "server/hex.h"
+#include "server/small_file.h"
+
+enum { HASH_BYTES = 32 };
 
 struct key {
     unsigned char hash[HASH_BYTES];
@@ -66,52 +68,27 @@ static bool fail(const struct loader *loader, const char *format, ...)
     return false;
 }
 
-/* text has room for MAX_BYTES and one more, and the terminator. */
-static bool read_file(const struct loader *loader, FILE *file, char *text)
-{
-    struct stat status;
-    if (fstat(fileno(file), &status) != 0)
-        return fail(loader, "%s", strerror(errno));
-    if (status.st_mode & (S_IWGRP | S_IWOTH))
-        return fail(loader, "found mode %04o, allowed is a file that only its owner may write (chmod go-w)",
-                    (unsigned)status.st_mode & 07777);
-    const size_t length = fread(text, 1, MAX_BYTES + 1, file);
-    text[length] = '\0';
-    if (ferror(file))
-        return fail(loader, "%s", strerror(errno));
-    if (length > MAX_BYTES)
-        return fail(loader, "found more than 1 MiB, allowed is up to 1 MiB");
-    return strlen(text) == length || fail(loader, "found a zero byte, allowed is text");
-}
-
 /* The file's text, to be freed, or NULL. */
 static char *read_text(const struct loader *loader)
 {
-    FILE *file = fopen(loader->path, "re");
-    if (!file) {
-        fail(loader, "%s", strerror(errno));
-        return NULL;
-    }
-    char *text = malloc(MAX_BYTES + 2);
+    size_t length;
+    mode_t mode;
+    const char *why;
+    char *text = small_file_read(loader->path, &length, &mode, &why);
     if (!text)
-        fail(loader, "out of memory");
-    if (text && !read_file(loader, file, text)) {
-        free(text);
-        text = NULL;
-    }
-    fclose(file);
-    return text;
+        fail(loader, "%s", why);
+    else if (mode & (S_IWGRP | S_IWOTH))
+        fail(loader, "found mode %04o, allowed is a file that only its owner may write (chmod go-w)",
+             (unsigned)mode & 07777);
+    else if (strlen(text) != length)
+        fail(loader, "found a zero byte, allowed is text");
+    else
+        return text;
+    free(text);
+    return NULL;
 }
 
 /* ---- a line ---- */
-
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
 
 static bool read_hash(const struct loader *loader, struct word word, struct key *key)
 {

@@ -3,7 +3,6 @@
  * as written in the file, so that one table judges it. cJSON knows no lines; json_lines.h finds them again.
  */
 #include <cjson/cJSON.h>
-#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,8 +10,9 @@
 
 #include "server/config.h"
 #include "server/json_lines.h"
+#include "server/small_file.h"
 
-enum { MAX_BYTES = 1 << 20, MAX_DEPTH = 4, KEY_BYTES = 128 };
+enum { MAX_DEPTH = 4, KEY_BYTES = 128 };
 
 struct loader {
     const char *path;
@@ -57,28 +57,6 @@ static bool fail_line(const struct loader *loader, const char *at, const char *w
     snprintf(loader->error->message, sizeof loader->error->message, "%.300s:%zu: %s", loader->path,
              json_line(loader->text, at), what);
     return false;
-}
-
-/* The file's text, to be freed, or NULL. Any file that can be read will do, a pipe too. */
-static char *read_text(const char *path, size_t *length, struct config_error *error)
-{
-    FILE *file = fopen(path, "re");
-    char *text = file != NULL ? malloc(MAX_BYTES + 2) : NULL;
-    if (text == NULL) {
-        fail_file(error, path, file != NULL ? "out of memory" : strerror(errno));
-    } else {
-        *length = fread(text, 1, MAX_BYTES + 1, file);
-        text[*length] = '\0';
-        if (ferror(file) || *length > MAX_BYTES) {
-            fail_file(error, path,
-                      ferror(file) ? strerror(errno) : "found more than 1 MiB, allowed is up to 1 MiB");
-            free(text);
-            text = NULL;
-        }
-    }
-    if (file != NULL)
-        fclose(file);
-    return text;
 }
 
 static bool fail_syntax(const struct loader *loader, const char *at)
@@ -405,12 +383,13 @@ static bool check_whole(const struct config *config, const char *path, struct co
 
 bool config_load(struct config *config, const char *path, struct config_error *error)
 {
-    size_t length = 0;
+    size_t length;
+    const char *why;
     struct config next;
     struct loader loader = {.path = path, .config = &next, .error = error};
-    loader.text = read_text(path, &length, error);
+    loader.text = small_file_read(path, &length, NULL, &why);
     if (loader.text == NULL)
-        return false;
+        return fail_file(error, path, why);
     config_copy(&next, config);
     cJSON *root = parse(&loader, length);
     bool loaded = root != NULL && load_root(&loader, root) && check_whole(&next, path, error);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/hex.h"
 #include "server/utf8.h"
 
 void json_reader_begin(struct json_reader *reader, const void *text, size_t length)
@@ -142,13 +143,10 @@ static int32_t hex_escape(const char *p, const char *end)
     if (end - p < 6 || p[0] != '\\' || p[1] != 'u')
         return -1;
     for (size_t i = 2; i < 6; i++) {
-        const char c = p[i], lower = (char)(c | 0x20);
-        if (c >= '0' && c <= '9')
-            value = value * 16 + (c - '0');
-        else if (lower >= 'a' && lower <= 'f')
-            value = value * 16 + (lower - 'a' + 10);
-        else
+        const int digit = hex_digit(p[i]);
+        if (digit < 0)
             return -1;
+        value = value * 16 + digit;
     }
     return value;
 }

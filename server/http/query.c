@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "server/hex.h"
+
 bool problem_set(struct problem *problem, int status, const char *code, const char *format, ...)
 {
     va_list arguments;
@@ -14,14 +16,6 @@ bool problem_set(struct problem *problem, int status, const char *code, const ch
     problem->status = status;
     problem->code = code;
     return false;
-}
-
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
 bool percent_decode(const char *text, size_t length, bool plus_is_space, char *out, size_t capacity)

@@ -13,7 +13,6 @@
  */
 #include "server/http/tls.h"
 
-#include <errno.h>
 #include <gnutls/abstract.h>
 #include <gnutls/gnutls.h>
 #include <gnutls/x509.h>
@@ -23,7 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_FILE_BYTES = 1 << 20 };
+#include "server/small_file.h"
 
 struct tls_pair {
     size_t references; /* the connections', and that of struct tls while it is the current one */
@@ -78,21 +77,11 @@ static void free_bytes(gnutls_datum_t *bytes)
 
 static bool read_file(const char *path, gnutls_datum_t *bytes, struct tls_error *error)
 {
-    FILE *file = fopen(path, "re");
-    if (!file)
-        return fail(error, path, "%s", strerror(errno));
-    setvbuf(file, NULL, _IONBF, 0); /* stdio's buffer would keep a copy */
-    bytes->data = malloc(MAX_FILE_BYTES + 1);
-    bytes->size = bytes->data ? (unsigned)fread(bytes->data, 1, MAX_FILE_BYTES + 1, file) : 0;
-    const char *problem = !bytes->data                     ? "out of memory"
-                          : ferror(file)                   ? strerror(errno)
-                          : bytes->size > MAX_FILE_BYTES ? "found more than 1 MiB, allowed is up to 1 MiB"
-                                                           : NULL;
-    fclose(file);
-    if (!problem)
-        return true;
-    free_bytes(bytes);
-    return fail(error, path, "%s", problem);
+    size_t length = 0;
+    const char *why;
+    bytes->data = (unsigned char *)small_file_read(path, &length, NULL, &why);
+    bytes->size = (unsigned)length;
+    return bytes->data || fail(error, path, "%s", why);
 }
 
 /* ---- parsing ---- */
