@@ -280,6 +280,7 @@ static void tick(struct daemon *daemon)
     const int64_t now_us = job_clock_us();
     http_tick(daemon->http);
     loader_sweep(daemon->service.loader);
+    workers_sweep(daemon->service.workers);
     model_free_unused();
     ping(daemon, now_us);
     if (atomic_load(&daemon->service.ready) && !atomic_load(&daemon->service.draining) && !daemon->next)

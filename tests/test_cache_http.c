@@ -5,12 +5,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include "tests/clients.h"
 #include "tests/daemon.h"
 #include "tests/scratch.h"
 #include "tests/suite.h"
+#include "tests/upload.h"
 
+#define JSON "application/json"
 #define MODELS "\"models\": [{\"name\": \"a\", \"path\": \"%s/tests/golden/vit-hf\"}, " \
                "{\"name\": \"b\", \"path\": \"%s/tests/golden/vit-hf\"}]"
 
@@ -307,6 +311,74 @@ struct load {
 };
 
 /* Posts pictures that nobody has posted before: bytes after the end of a JPEG do not count. */
+/* Posts JSON and reads nothing; the socket. */
+static int ask_and_wait(const struct daemon *daemon, const char *path, const char *json, size_t length)
+{
+    char head[256];
+    const int room = 4096, fd = daemon_connect(daemon);
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
+    snprintf(head, sizeof head, "POST %s HTTP/1.1\r\nHost: a\r\nContent-Type: " JSON "\r\nContent-Length: %zu\r\n\r\n", path,
+             length);
+    say(fd, head);
+    ck_assert_int_eq(send(fd, json, length, MSG_NOSIGNAL), (ssize_t)length);
+    return fd;
+}
+
+static void await_bytes(const struct daemon *daemon, double bytes)
+{
+    const double start_time = test_clock();
+    while (daemon_metric(daemon, "vitd_queue_bytes") != bytes)
+        ck_assert_msg(test_clock() - start_time < 20, "%g", daemon_metric(daemon, "vitd_queue_bytes"));
+}
+
+/* A large reply costs nothing to make again, so whoever does not read it is counted; what was sent for it is not kept. */
+START_TEST(test_slow_readers_of_hits_are_counted)
+{
+    enum { IMAGES = 16, READERS = 2 };
+    static const char path[] = "/classify?attention=raw&layer=all&head=all";
+    char here[4000];
+    int fds[READERS];
+    ck_assert_ptr_nonnull(getcwd(here, sizeof here));
+    struct daemon daemon = daemon_start_file(
+        scratch_text("vitd.json",
+                     "{\"cache\": {\"max_bytes\": 100000000}, \"limits\": {\"max_body_bytes\": 1000000}, "
+                     "\"batching\": {\"max_queue_bytes\": 17000000}, "
+                     "\"models\": [{\"name\": \"a\", \"path\": \"%s/tests/golden/vit-hf\", \"image_size\": 384}]}",
+                     here), NULL);
+    struct bytes pixels = bytes_of_pixels(8, 8, 1), bmp = bytes_of_bmp(&pixels, 8, 8), base64 = bytes_of_base64(&bmp);
+    char *json = malloc(IMAGES * (base64.length + 16) + 64), *end = stpcpy(json, "{\"image\": [");
+    for (int i = 0; i < IMAGES; i++)
+        end += sprintf(end, "%s\"%s\"", i ? "," : "", (char *)base64.at);
+    end = stpcpy(end, "]}");
+    const size_t length = (size_t)(end - json);
+    struct reply reply = daemon_request(&daemon, "POST", path, JSON, json, length, NULL);
+    ck_assert_msg(reply.status == 200, "%ld %.300s", reply.status, reply.body);
+    const double large = (double)reply.length;
+    ck_assert_msg(large > 6e6 && large < 17e6 / READERS, "%g", large);
+    reply_free(&reply);
+    for (int i = 0; i < READERS; i++) {
+        fds[i] = ask_and_wait(&daemon, path, json, length);
+        await_bytes(&daemon, large * (i + 1));
+    }
+    reply = daemon_request(&daemon, "POST", path, JSON, json, length, NULL);
+    reply_assert_error(&reply, 429, "queue_full");
+    reply_free(&reply);
+    close(fds[0]);
+    await_bytes(&daemon, large);
+    reply = daemon_request(&daemon, "POST", path, JSON, json, length, NULL);
+    ck_assert_int_eq(reply.status, 200);
+    ck_assert_str_eq(reply_header(&reply, "X-Cache"), "hit");
+    reply_free(&reply);
+    close(fds[1]);
+    await_bytes(&daemon, 0);
+    free(json);
+    free(base64.at);
+    free(bmp.at);
+    free(pixels.at);
+    daemon_stop(&daemon);
+}
+END_TEST
+
 static void *fill_queue(void *context)
 {
     struct load *load = context;
@@ -365,6 +437,7 @@ int main(void)
     tcase_add_test(tests, test_other_weights_are_a_miss);
     tcase_add_test(tests, test_hits_need_a_key_too);
     tcase_add_test(tests, test_hits_need_no_room_in_the_queue);
+    tcase_add_test(tests, test_slow_readers_of_hits_are_counted);
     suite_add_tcase(suite, tests);
     return suite_run(suite);
 }

@@ -14,6 +14,7 @@
 #include "tests/daemon.h"
 #include "tests/golden.h"
 #include "tests/suite.h"
+#include "tests/upload.h"
 #include "vit_image.h"
 
 static const char *const small_model[] = {"--model", "small=tests/golden/vit-hf", "--model",
@@ -204,6 +205,34 @@ START_TEST(test_targets)
     }
     ck_assert(low == 0 && high == 1);
     cJSON_Delete(json);
+
+    /* the same in JSON, which takes the place of the query's */
+    struct bytes file = bytes_of_file("config/samples/cat.jpg"), base64 = bytes_of_base64(&file);
+    struct upload upload =
+        upload_text("{\"image\": \"%s\", \"target\": [\"Egyptian cat\", \"30\", \"tabby\"]}", (char *)base64.at);
+    json = json_of(upload_post(&daemon, "/classify?attention=legrad&target=1&top_k=1", &upload,
+                               "Content-Type: application/json"), 200);
+    float again[128];
+    ck_assert_uint_eq(flatten(cJSON_GetObjectItem(attention_of(json), "values"), again, 128), 128);
+    ck_assert_mem_eq(again, both, sizeof both);
+    cJSON_Delete(json);
+    struct reply reply = upload_post(&daemon, "/classify?attention=raw", &upload, "Content-Type: application/json");
+    reply_assert_error(&reply, 400, "invalid_parameter");
+    reply_free(&reply);
+    upload_free(&upload);
+    upload = upload_text("{\"image\": \"%s\", \"target\": \"frog\"}", (char *)base64.at);
+    reply = upload_post(&daemon, "/classify?attention=legrad", &upload, "Content-Type: application/json");
+    reply_assert_error(&reply, 400, "invalid_parameter");
+    ck_assert_msg(strstr(reply.body, "no class is called 'frog'") != NULL, "%s", reply.body);
+    reply_free(&reply);
+    static const char json_text[] = " {\"image\": 1}";
+    reply = daemon_post(&daemon, "/classify", json_text, strlen(json_text));
+    reply_assert_error(&reply, 415, "unsupported_image_type");
+    ck_assert_msg(strstr(reply.body, "Content-Type: application/json") != NULL, "%s", reply.body);
+    reply_free(&reply);
+    upload_free(&upload);
+    free(base64.at);
+    free(file.at);
 
     json = post_json(&daemon, "/classify?attention=legrad&layers=3&top_k=1", "config/samples/cat.jpg");
     ck_assert_int_eq(cJSON_GetObjectItem(attention_of(json), "layers")->valueint, 3);

@@ -206,11 +206,11 @@ START_TEST(test_safetensors_header_is_checked)
         {shape_negative, 0, VIT_ERR_FORMAT, "'classifier.weight': size 0 of its \"shape\" is out of range"},
         {shape_fractional, 0, VIT_ERR_FORMAT, "'classifier.weight': size 0 of its \"shape\" is out of range"},
         {overlap, 0, VIT_ERR_FORMAT, "overlaps another tensor"},
-        {beyond_end, 0, VIT_ERR_FORMAT, "'classifier.weight': \"data_offsets\" must be [begin, end] within"},
+        {beyond_end, 0, VIT_ERR_FORMAT, "'classifier.weight': \"data_offsets\" end at "},
         {twice, 0, VIT_ERR_FORMAT, "'zero' is there twice"},
         {extra_tensor, 0, VIT_ERR_UNSUPPORTED, "'vit.encoder.layer.0.layer_scale' is no part of architecture 'vit'"},
         {not_an_object, 0, VIT_ERR_FORMAT, "'classifier.weight': an object was expected"},
-        {NULL, 4, VIT_ERR_FORMAT, "must be [begin, end] within"},
+        {NULL, 4, VIT_ERR_FORMAT, "is the file all there?"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         copy_golden("vit-hf");

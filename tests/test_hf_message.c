@@ -33,6 +33,10 @@ START_TEST(test_picture_alone)
     ck_assert(!request.has_top_k && !request.has_function);
     ck_assert(parse(" {\"options\":{\"wait_for_model\":true},\"parameters\":{},\"\\u0069nputs\":\"\\u002b\\/+/\"} "));
     ck_assert_mem_eq(request.bytes, "\xFB\xFF\xBF", 3);
+    forget();
+    ck_assert(parse("{\"inputs\":\"QU\\nJDRE\\r\\nVG\\n\"}")); /* as most tools write it */
+    ck_assert_uint_eq(request.length, 6);
+    ck_assert_mem_eq(request.bytes, "ABCDEF", 6);
 }
 END_TEST
 

@@ -135,6 +135,14 @@ START_TEST(test_versions)
     ck_assert_int_eq(post("/classify"), 200); /* the first configured, of which 2 is the highest */
     ck_assert_double_eq(daemon_metric(&vitd, "vitd_images_total{model=\"a:2\"}"), 3);
     ck_assert_double_eq(daemon_metric(&vitd, "vitd_images_total{model=\"a:1\"}"), 1);
+    static const char *const answering[][2] = {{"/classify?model=a:1", "\"version\":1"}, {"/classify", "\"version\":2"},
+                                               {"/embed?model=a:1", "\"version\":1"}, {"/classify?model=b", NULL}};
+    for (size_t i = 0; i < sizeof answering / sizeof answering[0]; i++) {
+        struct reply reply = daemon_post(&vitd, answering[i][0], picture, picture_length);
+        ck_assert_msg(answering[i][1] ? strstr(reply.body, answering[i][1]) != NULL : strstr(reply.body, "version") == NULL,
+                      "%s: %s", answering[i][0], reply.body);
+        reply_free(&reply);
+    }
     assert_error("POST", "/classify?model=a:3", NULL, 404, "model_not_found");
     assert_error("GET", "/models/a:3", NULL, 404, "model_not_found");
     assert_error("POST", "/classify?model=b:2", NULL, 404, "model_not_found");
@@ -374,7 +382,9 @@ START_TEST(test_deadline_passes_while_it_loads)
     start("\"models\": [" ORDINARY ", " SLOW "]");
     assert_error("POST", "/classify?model=slow", "X-Request-Timeout-Ms: 20", 504, "deadline_exceeded");
     assert_field("/models/slow", "state", "loading"); /* it did not wait for that */
-    ck_assert_double_eq(daemon_metric(&vitd, "vitd_rejected_total{reason=\"timeout\"}"), 1);
+    assert_error("GET", "/models/slow/filters", "X-Request-Timeout-Ms: 20", 504, "deadline_exceeded"); /* no upload, as little */
+    assert_field("/models/slow", "state", "loading");
+    ck_assert_double_eq(daemon_metric(&vitd, "vitd_rejected_total{reason=\"timeout\"}"), 2);
     ck_assert_int_eq(post("/classify?model=slow"), 200);
     ck_assert_int_eq(loads("slow"), 1);
     daemon_stop(&vitd);

@@ -251,6 +251,39 @@ START_TEST(test_low_priority_is_decoded_last_and_takes_half_the_room)
 }
 END_TEST
 
+START_TEST(test_what_is_late_is_taken_out)
+{
+    struct queue *queue = make(0);
+    struct queue_state state;
+    struct job *late = push(queue, 0, 2), *low = push_as(queue, 0, 1, PRIORITY_LOW), *other = push(queue, 0, 2);
+    const int64_t now = job_clock_us();
+    other->deadline_us = now + 1;
+    late->deadline_us = low->deadline_us = now;
+    struct job_image *taken = queue_take_stale(queue, now);
+    ck_assert_ptr_eq(taken, &late->images[0]);
+    ck_assert_ptr_eq(taken->next, &late->images[1]);
+    ck_assert_ptr_eq(taken->next->next, &low->images[0]);
+    ck_assert_ptr_null(taken->next->next->next);
+    ck_assert_ptr_null(queue_take_stale(queue, now));
+    queue_look(queue, &state);
+    ck_assert_uint_eq(state.waiting, 2);
+    ck_assert_uint_eq(state.pending[PRIORITY_NORMAL], 2);
+    ck_assert_uint_eq(state.pending[PRIORITY_LOW], 0);
+    struct job_image *images[MAX_BATCH];
+    struct queue_task task = {.images = images};
+    for (size_t i = 0; i < 2; i++) {
+        ck_assert_int_eq(queue_take(queue, &task), QUEUE_DECODE);
+        ck_assert_ptr_eq(images[0], &other->images[i]);
+        queue_dropped(queue);
+    }
+    ck_assert(!queue_has_work(queue));
+    job_free(late);
+    job_free(low);
+    job_free(other);
+    queue_free(queue);
+}
+END_TEST
+
 START_TEST(test_limits_change_for_what_comes)
 {
     struct queue *queue = make(0);
@@ -313,6 +346,7 @@ int main(void)
     tcase_add_test(tests, test_idle_worker_is_called_to_a_team);
     tcase_add_test(tests, test_retry_after_follows_the_cost);
     tcase_add_test(tests, test_low_priority_is_decoded_last_and_takes_half_the_room);
+    tcase_add_test(tests, test_what_is_late_is_taken_out);
     tcase_add_test(tests, test_limits_change_for_what_comes);
     tcase_add_test(tests, test_bytes_are_bounded);
     tcase_add_test(tests, test_lanes_batch_as_their_models_say);

@@ -492,6 +492,23 @@ START_TEST(test_those_who_wait_share_a_failure)
 }
 END_TEST
 
+/* What did not fit is not refused any longer than it does not. */
+START_TEST(test_room_is_found_at_once)
+{
+    three_lazy_models();
+    const size_t one = bytes_of("a");
+    config.models[1].lazy = 0;
+    config.models[2].lazy = 0;
+    config.model_memory_bytes = (long long)(2 * one + SLACK);
+    ck_assert_int_eq(ask(LOADER_UNLOAD, "a"), VIT_OK);
+    ck_assert_int_eq(apply(), VIT_OK);
+    for (int i = 0; i < 2; i++)
+        ck_assert_int_eq(ask(LOADER_NEED, "a"), VIT_ERR_NO_MEMORY);
+    ck_assert_int_eq(ask(LOADER_UNLOAD, "b"), VIT_OK);
+    ck_assert_int_eq(ask(LOADER_NEED, "a"), VIT_OK);
+}
+END_TEST
+
 static int64_t failed_us(const char *id)
 {
     struct listed listed;
@@ -614,7 +631,7 @@ int main(void)
         test_references_keep_a_replaced_model_alive, test_unchanged_model_is_kept, test_least_recently_used_goes_first,
         test_only_lazy_models_make_room, test_budget_of_a_configuration, test_too_large_a_model_evicts_nobody,
         test_broken_model_evicts_once, test_failures_have_their_status, test_those_who_wait_share_a_failure,
-        test_requests_do_not_repeat_a_failure, test_a_failure_is_forgotten, test_stop_forgets_nobody,
+        test_room_is_found_at_once, test_requests_do_not_repeat_a_failure, test_a_failure_is_forgotten, test_stop_forgets_nobody,
         test_finding_while_it_changes};
     vit_blas_init();
     Suite *suite = suite_create("registry");

@@ -556,7 +556,7 @@ END_TEST
 
 START_TEST(test_reply_of_metadata)
 {
-    const struct v2_model model = {"v\"it", "3", 224, 160, 1000, 192};
+    const struct v2_model model = {"v\"it", (const char *const[]){"3", "4"}, 2, 224, 160, 1000, 192};
     const struct v2_index_entry entries[] = {{"a", "1", "READY", NULL}, {"b", NULL, "UNAVAILABLE", "it \"failed\""}};
     struct strbuf out = {0};
     v2_reply_server(&out, "0.1.0");
@@ -564,7 +564,7 @@ START_TEST(test_reply_of_metadata)
                                "\"classification\",\"statistics\",\"model_repository\"]}");
     strbuf_release(&out);
     v2_reply_model(&out, &model);
-    ck_assert_str_eq(out.data, "{\"name\":\"v\\\"it\",\"versions\":[\"3\"],\"platform\":\"vitd\","
+    ck_assert_str_eq(out.data, "{\"name\":\"v\\\"it\",\"versions\":[\"3\",\"4\"],\"platform\":\"vitd\","
                                "\"inputs\":[{\"name\":\"image\",\"datatype\":\"BYTES\",\"shape\":[-1]},"
                                "{\"name\":\"pixels\",\"datatype\":\"UINT8\",\"shape\":[-1,-1,-1,3]},"
                                "{\"name\":\"pixel_values\",\"datatype\":\"FP32\",\"shape\":[-1,3,224,160]}],"

@@ -97,6 +97,43 @@ static void assert_refused(const char *header, long status, const char *code)
 
 /* ---- for how long ---- */
 
+/* Nobody is told late that it is too late. */
+START_TEST(test_deadline_passes_while_every_worker_is_busy)
+{
+    start("");
+    keep_busy();
+    assert_refused("X-Request-Timeout-Ms: 10", 504, "deadline_exceeded");
+    ck_assert_double_eq(daemon_metric(&vitd, "vitd_inference_duration_seconds_count{model=\"long\"}"), 0); /* still at it */
+    ck_assert_double_eq(daemon_metric(&vitd, "vitd_queue_depth"), 0);
+    ck_assert_double_eq(daemon_metric(&vitd, "vitd_queue_bytes"), (double)picture_length); /* of the one that is busy */
+    end_busy();
+    daemon_stop(&vitd);
+}
+END_TEST
+
+/* Whoever leaves makes room, whether a worker would come to it or not: here there is always something of normal priority. */
+START_TEST(test_low_priority_that_leaves_makes_room)
+{
+    struct client normal;
+    char head[128];
+    start(", \"batching\": {\"max_queue_size\": 4}");
+    const int low = daemon_connect(&vitd);
+    snprintf(head, sizeof head, "POST /classify HTTP/1.1\r\nHost: a\r\nPriority: u=5\r\nContent-Length: %zu\r\n\r\n",
+             picture_length);
+    keep_busy();
+    wait_in_queue(&normal, NULL, 1);
+    say(low, head);
+    ck_assert_int_eq(send(low, picture, picture_length, MSG_NOSIGNAL), (ssize_t)picture_length);
+    await_waiting(2);
+    close(low);
+    await_waiting(1);
+    ck_assert_double_eq(daemon_metric(&vitd, "vitd_inference_duration_seconds_count{model=\"long\"}"), 0);
+    end_busy();
+    end_with(&normal, 200);
+    daemon_stop(&vitd);
+}
+END_TEST
+
 START_TEST(test_timeouts_that_are_none)
 {
     static const char *const bad[] = {"0", "-1", "+5", "1x", "1.5", "0x10", "86400001", "99999999999999999999", "ten", "1 2"};
@@ -385,7 +422,9 @@ END_TEST
 
 int main(void)
 {
-    const TTest *const all[] = {test_timeouts_that_are_none, test_timeout_shorter_than_the_queue,
+    const TTest *const all[] = {test_deadline_passes_while_every_worker_is_busy,
+                                test_low_priority_that_leaves_makes_room, test_timeouts_that_are_none,
+                                test_timeout_shorter_than_the_queue,
                                 test_timeout_longer_than_configured, test_low_priority_leaves_room,
                                 test_low_priority_keeps_its_room, test_full_queue_is_told_early,
                                 test_bytes_of_uploads_are_bounded, test_queue_is_shown};

@@ -93,10 +93,13 @@ static vit_status read_entry(struct tensor *tensor, const cJSON *entry, const ui
     const cJSON *offsets = json_get(entry, "data_offsets");
     size_t begin, end;
     if (!cJSON_IsArray(offsets) || cJSON_GetArraySize(offsets) != 2 || !exact_size(offsets->child, &begin) ||
-        !exact_size(offsets->child->next, &end) || begin > end || end > available)
+        !exact_size(offsets->child->next, &end) || begin > end)
+        return vit_error_set(err, VIT_ERR_FORMAT, "%s: tensor '%s': \"data_offsets\" must be [begin, end]", path,
+                             tensor->name);
+    if (end > available)
         return vit_error_set(err, VIT_ERR_FORMAT,
-                             "%s: tensor '%s': \"data_offsets\" must be [begin, end] within %zu bytes of data", path,
-                             tensor->name, available);
+                             "%s: tensor '%s': \"data_offsets\" end at %zu, and there are %zu bytes of data: is the file "
+                             "all there?", path, tensor->name, end, available);
     if (end - begin != tensor->bytes) {
         char shape[128];
         shape_format(shape, sizeof shape, tensor->shape, tensor->rank);
@@ -273,7 +276,10 @@ static vit_status open_files(struct tensors *tensors, const char *folder, vit_er
     if (n < 0 || (size_t)n + 300 > sizeof path)
         return vit_error_set(err, VIT_ERR_ARGUMENT, "the model folder's path is too long");
     snprintf(index_path, sizeof index_path, "%s/model.safetensors.index.json", folder);
-    if (access(path, F_OK) == 0 || access(index_path, F_OK) != 0)
+    if (access(path, F_OK) != 0 && access(index_path, F_OK) != 0)
+        return vit_error_set(err, VIT_ERR_IO, "%s: %s (weights in other formats have to be saved as safetensors)", path,
+                             strerror(errno));
+    if (access(path, F_OK) == 0)
         return map_file(tensors, path, err);
     cJSON *index = NULL;
     vit_status status = json_load(&index, index_path, err);

@@ -41,7 +41,7 @@ static void check_explanation(struct request *request)
                     "attention distances are not defined for this model (architecture %s)", info->architecture);
 }
 
-static void refuse_without_models(struct request *request)
+void request_not_ready(struct request *request)
 {
     if (atomic_load(&request->service->draining)) { /* they will never be ready */
         problem_set(&request->problem, 503, "draining", "the server is shutting down");
@@ -98,10 +98,10 @@ static enum job_priority read_priority(const char *text)
 static void read_json_length(struct request *request)
 {
     const char *text = request->headers.json_length;
-    const size_t length = text ? strlen(text) : 0;
+    const size_t length = text ? strspn(text, "0123456789") : 0;
     if (!text)
         return;
-    if (length < 1 || length > 15 || strspn(text, "0123456789") != length)
+    if (length < 1 || length > 15 || text[length + strspn(text + length, " \t")])
         problem_set(&request->problem, 400, "invalid_header",
                     "Inference-Header-Content-Length: '%.40s' is not allowed, it takes a number of bytes", text);
     else
@@ -162,7 +162,7 @@ static void check_header(struct request *request)
     if (request->problem.status)
         return;
     if (route->needs_models && !atomic_load(&request->service->ready))
-        refuse_without_models(request);
+        request_not_ready(request);
     else
         check_body(request);
     if (!request->problem.status)

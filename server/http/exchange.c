@@ -9,7 +9,8 @@
  *                             where the model is not in memory, ask the loader first
  *     (model_loaded)          on the loader's thread, or the main one, which looks who has waited too long for it: resume
  *                             the connection; exchange_access goes on as after the body
- *     (job_done)              on a worker: render the reply, resume the connection
+ *     (job_done)              on a worker, or on the main thread where its deadline has passed: render the reply, resume the
+ *                             connection
  *     exchange_access         once more: send the rendered reply
  *     exchange_completed      log, count, free
  *
@@ -381,7 +382,7 @@ static void model_loaded(void *context, struct model *model, vit_status status, 
 
 static enum MHD_Result ask_loader(struct request *request)
 {
-    loader_given_up *given_up = request->route->takes_images ? waits_no_more : NULL;
+    loader_given_up *given_up = request->wish == LOADER_NEED ? waits_no_more : NULL; /* an operator waits */
     request->stage = STAGE_LOADING;
     MHD_suspend_connection(request->mhd);
     if (!loader_ask(request->service->loader, request->wish, request->load_id, given_up, model_loaded, request)) {
@@ -403,7 +404,7 @@ static void push(struct request *request)
     queue_push(request->service->queue, job);
 }
 
-/* On the worker that finished the job's last image. */
+/* Where the job's last image was finished. */
 static void job_done(struct job *job)
 {
     struct request *request = job->owner;
@@ -425,6 +426,7 @@ static enum MHD_Result end_of_body(struct request *request)
         return MHD_NO;
     switch (routes_handle(request)) {
     case OUTCOME_REPLY:
+        request_release_body(request);
         return send_reply(request);
     case OUTCOME_LOAD:
         return ask_loader(request);

@@ -58,6 +58,9 @@ enum outcome handle_unload(struct request *request);
 
 /* ---- shared by them ---- */
 
+/* Shutting down, or still loading. */
+void request_not_ready(struct request *request);
+
 /* A 404 that says which models there are, to those who may know. */
 void request_unknown_model(struct request *request, const char *name);
 /* A job's label, for replies that know no jobs (hf_label, v2_label). */

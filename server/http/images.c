@@ -1,4 +1,5 @@
 /* images.c - POST of images: from the body to a job, and from the finished job to the reply. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -154,20 +155,26 @@ static bool read_form_labels(struct request *request, const struct multipart_fil
     return true;
 }
 
+/* As no picture begins. */
 static bool is_json_object(const struct request *request)
 {
     size_t i = 0;
     while (i < request->body_length && strchr(" \t\r\n", request->body[i]) && request->body[i])
         i++;
-    return request_is_json(request) && i < request->body_length && request->body[i] == '{'; /* as no picture begins */
+    return i < request->body_length && request->body[i] == '{';
 }
 
 enum outcome handle_images(struct request *request)
 {
     const size_t max_files = request_most_images(request);
     struct multipart_file labels = {0};
-    if (request->route->parse == parse_images && is_json_object(request))
-        return request_parse_on_worker(request);
+    if (request->route->parse == parse_images && is_json_object(request)) {
+        if (request_is_json(request))
+            return request_parse_on_worker(request);
+        problem_set(&request->problem, 415, "unsupported_image_type",
+                    "this is no picture: if it is JSON, send it with Content-Type: application/json");
+        return OUTCOME_REPLY;
+    }
     request->files = calloc(max_files, sizeof *request->files);
     if (!request->files) {
         request_out_of_memory(request);
@@ -212,6 +219,44 @@ static bool add_texts(struct request *request, struct words **words, const struc
         if (!request_add_text(request, words, template, texts->items[i].text, texts->items[i].length))
             return false;
     return true;
+}
+
+static void add_target(vit_explain *explain, size_t class)
+{
+    for (size_t i = 0; i < explain->target_count; i++)
+        if (explain->targets[i] == class)
+            return;
+    explain->targets[explain->target_count++] = class;
+}
+
+/* Targets of a model that has classes: by index or label, each class once, as in a query. */
+static bool find_targets(struct request *request, const struct image_message_texts *texts)
+{
+    vit_error error = {{0}};
+    char name[512];
+    vit_explain *explain = &request->choices.explain;
+    if (texts->count > 0 && explain->method != VIT_ATTENTION_LEGRAD)
+        return problem_set(&request->problem, 400, "invalid_parameter", "target only goes with attention=legrad");
+    if (texts->count > VIT_MAX_TARGETS)
+        return problem_set(&request->problem, 400, "invalid_parameter", "found %zu targets, allowed is up to %d",
+                           texts->count, VIT_MAX_TARGETS);
+    if (texts->count > 0)
+        explain->target_count = 0; /* those of the query */
+    for (size_t i = 0; i < texts->count; i++) {
+        size_t class;
+        snprintf(name, sizeof name, "%.*s", (int)texts->items[i].length, texts->items[i].text);
+        if (vit_model_find_class(request->model->vit, name, &class, &error) != VIT_OK)
+            return problem_set(&request->problem, 400, "invalid_parameter", "%s", error.message);
+        add_target(explain, class);
+    }
+    return true;
+}
+
+/* In words, or of classes. */
+static bool take_targets(struct request *request, const struct image_message_texts *texts, const char *template)
+{
+    return vit_model_describe(request->model->vit)->text ? add_texts(request, &request->targets, texts, template)
+                                                         : find_targets(request, texts);
 }
 
 /* The embeddings of texts, all of which are known. */
@@ -260,7 +305,7 @@ void parse_images(struct request *request)
     request->images = message->image_count;
     request->single = request->images == 1;
     if (suits_the_route(request) && add_texts(request, &request->labels, &message->labels, template) &&
-        add_texts(request, &request->targets, &message->targets, template))
+        take_targets(request, &message->targets, template))
         request_make_images_job(request);
 }
 

@@ -220,6 +220,18 @@ bool json_message_bool(struct json_message *message, bool *value)
     return json_reader_bool(&message->reader, value) || json_message_refuse(message, "true or false");
 }
 
+/* Most tools break base64 into lines. */
+static size_t without_line_breaks(char *text, size_t length)
+{
+    size_t kept = 0;
+    if (!memchr(text, '\n', length))
+        return length;
+    for (size_t i = 0; i < length; i++)
+        if (text[i] != '\n' && text[i] != '\r')
+            text[kept++] = text[i];
+    return kept;
+}
+
 bool json_message_base64(struct json_message *message, uint8_t *out, size_t *length)
 {
     const struct json_reader start = message->reader;
@@ -228,6 +240,7 @@ bool json_message_base64(struct json_message *message, uint8_t *out, size_t *len
     if (!json_reader_string(&message->reader, &text) || !text.length)
         return refuse_at(message, &start, "a picture as a string of base64");
     json_text_copy(&text, (char *)out, text.length, &spelt);
+    spelt = without_line_breaks((char *)out, spelt);
     return base64_decode(out, length, (const char *)out, spelt, &sound) ||
            json_message_say(message,
                             "not base64 after %zu of its %zu characters, allowed are A-Z a-z 0-9 + / in groups of "

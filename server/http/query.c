@@ -79,7 +79,8 @@ bool query_parse(const char *text, unsigned allowed, struct choices *choices, st
         if (!percent_decode(text, name_length, true, name, sizeof name) ||
             !percent_decode(value_text, (size_t)(text + length - value_text), true, value, sizeof value))
             return problem_set(problem, 400, "malformed_query",
-                               "the query string has a broken %%-escape or a part that is too long near '%.40s'", text);
+                               "the query string has a broken %%-escape, or a value of more than %zu bytes (labels and "
+                               "targets may be in the body instead), near '%.40s'", sizeof value - 1, text);
         if (length && !set(name, value, allowed, choices, problem))
             return false;
         text += length + (text[length] == '&');

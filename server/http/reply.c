@@ -202,14 +202,21 @@ static void put_embedded(struct strbuf *out, const struct model *model, const st
     put_timing(out, image);
 }
 
+void reply_begin(struct strbuf *out, const struct model *model)
+{
+    strbuf_text(out, "{\"model\":");
+    strbuf_json_string(out, model->name);
+    if (model->version)
+        strbuf_put_size(out, "version", (size_t)model->version);
+}
+
 typedef void put_image(struct strbuf *out, const struct model *model, const struct job_image *image,
                        const struct choices *choices);
 
 static void put_job(struct strbuf *out, const struct model *model, const struct job *job,
                     const struct choices *choices, bool single, put_image *put)
 {
-    strbuf_text(out, "{\"model\":");
-    strbuf_json_string(out, model->name);
+    reply_begin(out, model);
     strbuf_add(out, ",", 1);
     if (single) {
         put(out, model, &job->images[0], choices);
@@ -261,8 +268,7 @@ void reply_distances(struct strbuf *out, const struct model *model, const struct
 
 void reply_texts(struct strbuf *out, const struct model *model, const struct words *words)
 {
-    strbuf_text(out, "{\"model\":");
-    strbuf_json_string(out, model->name);
+    reply_begin(out, model);
     strbuf_text(out, ",\"embeddings\":");
     strbuf_json_nested(out, words->embeddings, (size_t[]){words->count, words->width}, 2);
     strbuf_put_size(out, "dim", words->width);

@@ -17,6 +17,9 @@ void reply_error_plain(struct strbuf *out, const struct problem *problem);
 /* What a failed image means to the client; status 499 when the client has left. */
 void reply_image_problem(const struct job_image *image, struct problem *problem);
 
+/* {"model":"NAME", and "version":N where the model is configured with one */
+void reply_begin(struct strbuf *out, const struct model *model);
+
 /* The answer to a finished job of POST /classify, /embed or /attention-distance, when its first image counts as the whole request
  * (single) or among several. Every image is done or failed; with `single` it is done. */
 void reply_classify(struct strbuf *out, const struct model *model, const struct job *job,

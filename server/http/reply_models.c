@@ -76,7 +76,7 @@ static void put_description(struct strbuf *out, const struct model *model)
     strbuf_put_size(out, "embedding_dim", info->embedding_width);
     strbuf_printf(out, ",\"parameters\":%llu", (unsigned long long)info->parameters);
     strbuf_put_size(out, "memory_bytes", model->bytes);
-    strbuf_put_size(out, "classes", model->words ? model->words->count : info->classes);
+    strbuf_put_size(out, "classes", model_class_count(model));
     if (info->text)
         strbuf_printf(out, ",\"text\":{\"layers\":%zu,\"heads\":%zu,\"width\":%zu,\"context_length\":%zu,\"vocabulary\":%zu}",
                       info->text_layers, info->text_heads, info->text_width, info->context_length, info->vocabulary);
@@ -130,12 +130,6 @@ void reply_model(struct strbuf *out, const struct listed *listed)
 
 /* ---- inside ---- */
 
-static void begin(struct strbuf *out, const struct model *model)
-{
-    strbuf_text(out, "{\"model\":");
-    strbuf_json_string(out, model->name);
-}
-
 static vit_status out_of_memory(vit_error *err)
 {
     err->message[0] = '\0';
@@ -150,7 +144,7 @@ vit_status reply_filters(struct strbuf *out, const struct model *model, vit_erro
     vit_status status = components ? vit_model_filters(model->vit, components, variances, &count, err)
                                    : out_of_memory(err);
     if (status == VIT_OK) {
-        begin(out, model);
+        reply_begin(out, model);
         strbuf_put_size(out, "patch_size", patch);
         strbuf_text(out, ",\"variances\":");
         strbuf_json_floats(out, variances, count);
@@ -169,7 +163,7 @@ vit_status reply_positions(struct strbuf *out, const struct model *model, vit_er
     float *similarity = calloc(patches * patches, sizeof *similarity);
     vit_status status = similarity ? vit_model_positions(model->vit, similarity, err) : out_of_memory(err);
     if (status == VIT_OK) {
-        begin(out, model);
+        reply_begin(out, model);
         strbuf_printf(out, ",\"grid\":[%zu,%zu],\"similarity\":", height, width);
         strbuf_json_nested(out, similarity, (size_t[]){height, width, height, width}, 4);
         strbuf_add(out, "}", 1);

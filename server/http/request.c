@@ -48,12 +48,11 @@ void request_free(struct request *request)
     if (!request)
         return;
     free(request->files);
-    words_free(request->labels);
-    words_free(request->targets);
-    words_work_free(request->words_work);
     free(request->target);
     job_free(request->job);
     request_release_body(request);
+    if (request->reply_held)
+        queue_release_bytes(request->service->queue, request->reply_held);
     model_unref(request->model);
     settings_unref(request->settings);
     strbuf_release(&request->reply);
@@ -80,6 +79,12 @@ void request_release_body(struct request *request)
         request->free_message(request->message);
     request->message = NULL;
     request_free_body(request);
+    words_free(request->labels);
+    words_free(request->targets);
+    words_work_free(request->words_work);
+    request->labels = request->targets = NULL;
+    request->shown = NULL;
+    request->words_work = NULL;
     if (request->held)
         queue_release_bytes(request->service->queue, request->held);
     request->held = 0;

@@ -89,6 +89,7 @@ struct request {
     int status;                /* of the reply; 0: none yet */
     struct strbuf reply;
     size_t reply_length;       /* once it is sent */
+    size_t reply_held;         /* bytes of it that count as waiting: of a large one out of the cache, which cost nothing to make */
     const char *reply_type;
     char policy[320];          /* Content-Security-Policy; "": none */
     const char *allow;         /* of a 405, and of OPTIONS */
@@ -107,7 +108,8 @@ void request_free(struct request *request);
 
 /* Bytes of its body count as waiting, as far as there is room. */
 bool request_hold_bytes(struct request *request, size_t count);
-/* The body alone is needed no more; neither it nor what was read from it is, and nothing of it waits any longer. */
+/* The body alone is needed no more; neither it nor what was read from it is, words included, and nothing of it waits any
+ * longer. */
 void request_free_body(struct request *request);
 void request_release_body(struct request *request);
 

@@ -17,6 +17,7 @@
 
 #define V2 .errors = ERRORS_PLAIN
 #define V2_MODEL .method = "GET", .role = ROLE_INFER, .needs_models = true, .model = MODEL_IN_PATH, V2
+#define V2_STATS .method = "GET", .role = ROLE_INFER, .needs_models = true, V2, .handle = handle_v2_stats
 #define V2_INFER .method = "POST", .role = ROLE_INFER, .takes_images = true, .needs_models = true, .model = MODEL_IN_PATH, \
      V2, \
      .handle = handle_v2_infer, .parse = parse_v2_infer, .finish = finish_v2_infer
@@ -53,8 +54,8 @@ static const struct route routes[] = {
      V2, .needs_models = true, .handle = handle_v2_model_ready},
     {.name = "v2-infer", .path = "/v2/models/{name}/infer", V2_INFER},
     {.name = "v2-infer", .path = "/v2/models/{name}/versions/{version}/infer", V2_INFER},
-    {.name = "v2-stats", .path = "/v2/models/{name}/stats", V2_MODEL, .handle = handle_v2_stats},
-    {.name = "v2-stats", .path = "/v2/models/{name}/versions/{version}/stats", V2_MODEL, .handle = handle_v2_stats},
+    {.name = "v2-stats", .path = "/v2/models/{name}/stats", V2_STATS},
+    {.name = "v2-stats", .path = "/v2/models/{name}/versions/{version}/stats", V2_STATS},
     {.name = "v2-index", .method = "POST", .path = "/v2/repository/index", .role = ROLE_INFER, V2, .needs_models = true,
      .handle = handle_v2_index},
     {.name = "v2-load", .method = "POST", .path = "/v2/repository/models/{name}/load", .role = ROLE_ADMIN, V2,

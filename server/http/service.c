@@ -78,10 +78,8 @@ enum outcome handle_healthz(struct request *request)
 
 enum outcome handle_readyz(struct request *request)
 {
-    if (atomic_load(&request->service->draining))
-        problem_set(&request->problem, 503, "draining", "the server is shutting down");
-    else if (!atomic_load(&request->service->ready))
-        problem_set(&request->problem, 503, "loading", "the models are still loading");
+    if (atomic_load(&request->service->draining) || !atomic_load(&request->service->ready))
+        request_not_ready(request);
     else
         strbuf_text(&request->reply, "{\"status\":\"ready\"}");
     return OUTCOME_REPLY;

@@ -74,6 +74,20 @@ enum outcome request_parse_on_worker(struct request *request)
     return OUTCOME_WORK;
 }
 
+/* Clients that ask for what is there already, and read it slowly, are not to take memory without bound. */
+static bool hold_reply(struct request *request, size_t length)
+{
+    enum { A_LITTLE = 65536 };
+    if (length <= A_LITTLE)
+        return true;
+    if (!queue_hold_bytes(request->service->queue, length)) {
+        request_queue_full(request);
+        return false;
+    }
+    request->reply_held = length;
+    return true;
+}
+
 bool request_answer_from_cache(struct request *request, const struct part *parts, size_t count)
 {
     struct cache_hash hash;
@@ -92,6 +106,10 @@ bool request_answer_from_cache(struct request *request, const struct part *parts
         return false;
     const bool hit = cache_get(request->service->cache, &request->cache_key, &value);
     metrics_cache(request->model->metrics, hit);
+    if (hit && !hold_reply(request, value.length)) {
+        free(value.bytes);
+        return true;
+    }
     request->cache = hit ? CACHE_HIT : CACHE_MISS;
     if (hit) {
         request->reply = (struct strbuf){.data = value.bytes, .length = value.length, .capacity = value.length};

@@ -106,7 +106,7 @@ void strbuf_json_float(struct strbuf *buffer, double value)
         strbuf_text(buffer, "null");
         return;
     }
-    int length = snprintf(text, sizeof text, "%.9g", value);
+    const int length = strfromd(text, sizeof text, "%.9g", value); /* as snprintf(), without reading a format */
     strbuf_add(buffer, text, (size_t)length);
 }
 

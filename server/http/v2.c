@@ -44,15 +44,31 @@ static const char *version_text(int version, char text[16])
 
 enum outcome handle_v2_model(struct request *request)
 {
-    char version[16];
-    const vit_model_info *info = vit_model_describe(request->model->vit);
-    v2_reply_model(&request->reply, &(struct v2_model){.name = request->model->name,
-                                                       .version = version_text(request->model->version, version),
-                                                       .height = info->image_height,
-                                                       .width = info->image_width,
-                                                       .classes = request->model->words ? request->model->words->count
-                                                                                        : info->classes,
-                                                       .embedding_width = info->embedding_width});
+    size_t count = 0, found = 0;
+    const struct model *model = request->model;
+    const vit_model_info *info = vit_model_describe(model->vit);
+    struct listed *list = registry_list(request->service->registry, &count);
+    char(*texts)[16] = calloc(count + 1, sizeof *texts);
+    const char **versions = calloc(count + 1, sizeof *versions);
+    const bool room = list && texts && versions;
+    for (size_t i = 0; room && i < count; i++)
+        if (list[i].configured.version && strcmp(list[i].configured.name, model->name) == 0) {
+            versions[found] = version_text(list[i].configured.version, texts[found]);
+            found++;
+        }
+    if (room)
+        v2_reply_model(&request->reply, &(struct v2_model){.name = model->name,
+                                                           .versions = versions,
+                                                           .version_count = found,
+                                                           .height = info->image_height,
+                                                           .width = info->image_width,
+                                                           .classes = model_class_count(model),
+                                                           .embedding_width = info->embedding_width});
+    else
+        request_out_of_memory(request);
+    free(versions);
+    free(texts);
+    registry_list_free(list, count);
     return OUTCOME_REPLY;
 }
 
@@ -126,7 +142,7 @@ static struct v2_request *parse(struct request *request)
     const struct v2_limits limits = {.max_images = (size_t)config->limits.max_images_per_request,
                                      .height = info->image_height,
                                      .width = info->image_width,
-                                     .without_classes = !info->classes && !request->model->words};
+                                     .without_classes = !model_class_count(request->model)};
     struct v2_request *message = calloc(1, sizeof *message);
     if (!message) {
         request_out_of_memory(request);
@@ -267,10 +283,10 @@ static struct v2_duration duration_of(struct metrics_sum sum)
 }
 
 /* What is counted of one model; batches [METRICS_MAX_BATCH + 1]. */
-static void fill_stats(struct v2_model_stats *stats, const struct listed *listed, struct v2_batch_stats *batches,
-                       struct metrics_counts *counts)
+static void fill_stats(struct v2_model_stats *stats, const struct listed *listed, const struct model_metrics *counted,
+                       struct v2_batch_stats *batches, struct metrics_counts *counts)
 {
-    metrics_read(listed->model->metrics, counts);
+    metrics_read(counted, counts);
     *stats = (struct v2_model_stats){
         .name = listed->configured.name,
         .last_inference_ms = (uint64_t)counts->last_inference_ms,
@@ -292,7 +308,7 @@ static void fill_stats(struct v2_model_stats *stats, const struct listed *listed
     }
 }
 
-/* Of one model that is in memory, or of all that are. */
+/* Of one model, in memory or not, or of all that are. */
 static void put_stats(struct request *request, const struct listed *list, size_t count, const char *id)
 {
     struct v2_model_stats *stats = calloc(count + 1, sizeof *stats);
@@ -302,9 +318,12 @@ static void put_stats(struct request *request, const struct listed *list, size_t
     size_t told = 0;
     const bool room = stats && versions && batches && counts;
     for (size_t i = 0; room && i < count; i++) {
-        if (!list[i].model || (id && strcmp(id, list[i].id) != 0))
+        if (id ? strcmp(id, list[i].id) != 0 : !list[i].model)
             continue;
-        fill_stats(&stats[told], &list[i], batches + told * (METRICS_MAX_BATCH + 1), counts);
+        const struct model_metrics *counted = metrics_model(request->service->metrics, list[i].id);
+        if (!counted)
+            continue;
+        fill_stats(&stats[told], &list[i], counted, batches + told * (METRICS_MAX_BATCH + 1), counts);
         stats[told].version = version_text(list[i].configured.version, versions[told]);
         told++;
     }
@@ -318,12 +337,20 @@ static void put_stats(struct request *request, const struct listed *list, size_t
     free(stats);
 }
 
+/* A model need not be in memory: who looks at counters does not use it. */
 enum outcome handle_v2_stats(struct request *request)
 {
     size_t count = 0;
-    struct listed *list = registry_list(request->service->registry, &count);
+    char id[MODEL_ID_BYTES];
+    struct registry *registry = request->service->registry;
+    if (*request->name && registry_find(registry, request->name, *request->version ? request->version : NULL, NULL, id) ==
+                              FOUND_NOTHING) {
+        request_unknown_model(request, request->name);
+        return OUTCOME_REPLY;
+    }
+    struct listed *list = registry_list(registry, &count);
     if (list)
-        put_stats(request, list, count, request->model ? request->model->id : NULL);
+        put_stats(request, list, count, *request->name ? id : NULL);
     else
         request_out_of_memory(request);
     registry_list_free(list, count);

@@ -167,11 +167,12 @@ void v2_reply_model(struct strbuf *out, const struct v2_model *model)
 {
     strbuf_text(out, "{\"name\":");
     strbuf_json_string(out, model->name);
-    if (model->version) {
-        strbuf_text(out, ",\"versions\":[");
-        strbuf_json_string(out, model->version);
-        strbuf_text(out, "]");
+    for (size_t i = 0; i < model->version_count; i++) {
+        strbuf_text(out, i ? "," : ",\"versions\":[");
+        strbuf_json_string(out, model->versions[i]);
     }
+    if (model->version_count)
+        strbuf_text(out, "]");
     strbuf_text(out, ",\"platform\":\"vitd\",\"inputs\":[");
     for (int type = 0; type < V2_INPUT_COUNT; type++) {
         strbuf_printf(out, "%s{\"name\":\"%s\",\"datatype\":\"%s\",\"shape\":", type ? "," : "", v2_input_names[type],

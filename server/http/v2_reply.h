@@ -37,7 +37,9 @@ size_t v2_reply_infer(struct strbuf *out, const struct v2_request *request, cons
 void v2_reply_server(struct strbuf *out, const char *version);
 
 struct v2_model {
-    const char *name, *version; /* version NULL: none */
+    const char *name;
+    const char *const *versions; /* [version_count], all that the name has; none: it has none */
+    size_t version_count;
     size_t height, width, classes, embedding_width;
 };
 

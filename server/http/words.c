@@ -78,13 +78,21 @@ static bool add_list(struct request *request, struct words **words, const char *
     return within_bounds(request);
 }
 
-/* Room for the embeddings; once there will be no more texts. */
+/* Room for the embeddings, which counts as the request's bytes do; once there will be no more texts. */
 static bool allocate(struct request *request, struct words *words)
 {
-    const bool there = !words || words->embeddings || words_allocate(words);
-    if (!there)
+    if (!words || words->embeddings)
+        return true;
+    const size_t bytes = words->count * words->width * sizeof(float);
+    const size_t most = (size_t)request->settings->config.batching.max_queue_bytes;
+    if (bytes > most)
+        problem_set(&request->problem, 413, "too_many_texts", "%zu texts take %zu bytes, batching.max_queue_bytes is %zu",
+                    words->count, bytes, most);
+    else if (!request_hold_bytes(request, bytes))
+        request_queue_full(request);
+    else if (!words_allocate(words))
         request_out_of_memory(request);
-    return there;
+    return !request->problem.status;
 }
 
 static bool read_labels(struct request *request)

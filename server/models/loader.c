@@ -89,7 +89,7 @@ static void tell(struct metrics *metrics, const struct model *model)
     snprintf(labels, sizeof labels,
              "architecture=\"%.40s\",layout=\"%.40s\",dtype=\"%.20s\",image_size=\"%zux%zu\",classes=\"%zu\","
              "parameters=\"%llu\"",
-             info->architecture, info->layout, info->dtype, info->image_height, info->image_width, info->classes,
+             info->architecture, info->layout, info->dtype, info->image_height, info->image_width, model_class_count(model),
              (unsigned long long)info->parameters);
     metrics_set_model_info(metrics, model->metrics, labels);
 }
@@ -99,7 +99,8 @@ static void log_opened(const struct model *model, const struct config_model *con
     const vit_model_info *info = vit_model_describe(model->vit);
     const vit_dtype dtype = model_options(configured).dtype;
     log_info("model %s: %s, %zux%zu, %zu classes, %s%s, %.0f MB", model->id, info->architecture, info->image_width,
-             info->image_height, info->classes, info->dtype, model->draft ? ", draft" : "", (double)model->bytes / 1e6);
+             info->image_height, model_class_count(model), info->dtype, model->draft ? ", draft" : "",
+             (double)model->bytes / 1e6);
     if (dtype != VIT_DTYPE_FP32 && !vit_dtype_is_fast(dtype)) /* they are for speed: say so where they bring none */
         log_warn("model %s: this CPU has no instructions for %s, which is slower than fp32 then", model->id,
                  vit_dtype_name(dtype));
@@ -202,9 +203,11 @@ static bool is_changed(const struct listed *line)
 }
 
 /* Whether to try would most likely be in vain. */
-static bool has_just_failed(const struct task *task, const struct listed *line)
+static bool has_just_failed(const struct loader *loader, const struct task *task, const struct listed *line)
 {
     if (line->state != MODEL_FAILED)
+        return false;
+    if (line->failure == VIT_ERR_NO_MEMORY && line->bytes && can_fit(loader, line->id, line->bytes)) /* by now */
         return false;
     if (line->failed_us >= task->asked_us) /* they waited for the same attempt */
         return true;
@@ -222,7 +225,7 @@ static vit_status fulfil(struct loader *loader, const struct task *task, struct 
     }
     if (line->model && (task->wish != LOADER_RELOAD || !is_changed(line)))
         return VIT_OK;
-    if (has_just_failed(task, line))
+    if (has_just_failed(loader, task, line))
         return failure_set(err, line->failure, "%s", line->why);
     return load(loader, line, err);
 }

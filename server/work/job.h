@@ -2,9 +2,9 @@
  * job.h - one accepted request on its way through the queue and the workers.
  *
  * A job owns the request's bytes and everything computed from them. It is created by the HTTP side, belongs to the
- * queue from queue_push() until `done` is called on a worker thread, and belongs to the HTTP side again from then on.
+ * queue from queue_push() until `done` is called on a worker's thread, and belongs to the HTTP side again from then on.
  * Its images travel one by one: each is decoded, batched and run on its own, beside images of other jobs, and one
- * bad image fails alone. The worker that finishes the last image calls `done`.
+ * bad image fails alone. Whoever finishes the last image calls `done`.
  */
 #ifndef SERVER_WORK_JOB_H
 #define SERVER_WORK_JOB_H
@@ -76,7 +76,8 @@ struct job {
     int client_fd;               /* the suspended connection's socket, open until `done` returns; -1: none */
     int64_t accepted_us, deadline_us; /* CLOCK_MONOTONIC */
     double waited_ms;            /* before it was accepted, for its body to be read; part of its images' queue_ms */
-    void (*done)(struct job *job);    /* on a worker thread, exactly once, when every image is done or failed */
+    void (*done)(struct job *job);    /* exactly once, when every image is done or failed; on a worker's thread, or that of
+                                         workers_sweep() */
     void *owner;                 /* for done */
 
     atomic_size_t undecoded;     /* images whose bytes are still needed; the body is freed when none is */

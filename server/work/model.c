@@ -170,6 +170,11 @@ vit_status model_open(struct model **model, const struct config_model *configure
     return failure_set(err, status, "model %s: %.310s", id, why.message);
 }
 
+size_t model_class_count(const struct model *model)
+{
+    return model->words ? model->words->count : vit_model_describe(model->vit)->classes;
+}
+
 struct model *model_ref(struct model *model)
 {
     atomic_fetch_add_explicit(&model->references, 1, memory_order_relaxed);

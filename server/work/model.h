@@ -49,6 +49,9 @@ vit_options model_options(const struct config_model *configured);
 vit_status model_open(struct model **model, const struct config_model *configured, size_t workers, struct metrics *metrics,
                       vit_error *err);
 
+/* The classes that it scores where a request names none: its labels, or the engine's; 0: none. */
+size_t model_class_count(const struct model *model);
+
 /* Thread-safe. model_unref() accepts NULL; neither waits for anything. */
 struct model *model_ref(struct model *model);
 void model_unref(struct model *model);

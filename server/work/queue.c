@@ -381,6 +381,30 @@ void queue_look(struct queue *queue, struct queue_state *state)
     pthread_mutex_unlock(&queue->mutex);
 }
 
+/* With the mutex held, so only the first few clients are looked at, which takes a system call each. */
+static void move_stale(struct list *list, struct list *stale, int64_t now_us)
+{
+    enum { LOOKS = 64 };
+    const size_t count = list->count;
+    for (size_t i = 0; i < count; i++) {
+        struct job_image *image = take_first(list);
+        const bool late = now_us >= image->job->deadline_us;
+        append(late || (i < LOOKS && job_client_gone(image->job)) ? stale : list, image);
+    }
+}
+
+struct job_image *queue_take_stale(struct queue *queue, int64_t now_us)
+{
+    struct list stale = {0};
+    pthread_mutex_lock(&queue->mutex);
+    for (size_t i = 0; i < PRIORITY_COUNT; i++)
+        move_stale(&queue->pending[i], &stale, now_us);
+    queue->waiting -= stale.count;
+    note_work(queue);
+    pthread_mutex_unlock(&queue->mutex);
+    return stale.first;
+}
+
 void queue_close(struct queue *queue)
 {
     pthread_mutex_lock(&queue->mutex);

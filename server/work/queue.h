@@ -89,6 +89,10 @@ struct queue_state {
 };
 void queue_look(struct queue *queue, struct queue_state *state);
 
+/* Takes out images to decode for which nobody waits any more, linked by `next`; they are the caller's, to be finished. These
+ * are those whose deadline has passed and, of the first 64 of each priority, those whose client has left. */
+struct job_image *queue_take_stale(struct queue *queue, int64_t now_us);
+
 /* No more jobs will come; what waits is still served. */
 void queue_close(struct queue *queue);
 

@@ -5,7 +5,7 @@
  * queue_take() only, and while it holds one, nobody else touches it. A job's images may be with several threads at once:
  * they share only the two atomic counters of the job. Whoever brings `unfinished` to zero calls job->done and must not look
  * at the job, or at its model, again. Before each of the two stages an image whose deadline has passed or whose client has
- * left is dropped.
+ * left is dropped; workers_sweep() drops those that no worker comes to.
  */
 #include "server/work/workers.h"
 
@@ -215,6 +215,19 @@ static void decode(struct worker *worker, struct job_image *image)
     metrics_duration(metrics, DURATION_PREPROCESS, job->model->metrics, image->preprocess_ms / 1e3);
     image->state = IMAGE_READY;
     queue_ready(worker->pool->queue, image);
+}
+
+void workers_sweep(struct workers *workers)
+{
+    const int64_t now_us = job_clock_us();
+    struct job_image *next;
+    for (struct job_image *image = queue_take_stale(workers->queue, now_us); image; image = next) {
+        next = image->next;
+        image->queue_ms = image->job->waited_ms + (double)(now_us - image->job->accepted_us) / 1e3;
+        set_failed(image, now_us >= image->job->deadline_us ? FAILURE_DEADLINE : FAILURE_CLIENT_GONE, VIT_OK);
+        release_bytes(image);
+        finish(image);
+    }
 }
 
 /* ---- one batch ---- */

@@ -19,6 +19,10 @@ struct workers;
 vit_status workers_start(struct workers **workers, struct queue *queue, struct metrics *metrics, size_t threads,
                          vit_error *err);
 
+/* Fails what waits for a worker after its deadline, or its client, has gone, however long all of them will be busy. For any one
+ * thread, on which `done` of these jobs is called. */
+void workers_sweep(struct workers *workers);
+
 /* Closes the queue, serves what waits in it, joins and frees. Accepts NULL. */
 void workers_stop(struct workers *workers);
 

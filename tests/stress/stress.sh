@@ -1,6 +1,6 @@
 #!/bin/sh
 # Use that a daemon sees in months, one line of result for each kind. usage: tests/stress/stress.sh BUILD [NAME...]
-# Without names: all of them. Their lengths are in the environment: STRESS_SIGTERMS (1000), STRESS_SIGHUPS (200),
+# Without names: all of them. Their lengths are in the environment: STRESS_SIGTERMS (1000), STRESS_SIGHUPS (400),
 # STRESS_KILLS (200), STRESS_ROUNDS (6) of slow, STRESS_SECONDS (20) of overload, STRESS_REQUESTS (1000000) of million;
 # STRESS_SHORT=1 sets those that are not set for about two minutes in all. Exits with 1 if a bound was broken.
 # slow and overload measure times: they want a machine that does nothing else.
