@@ -98,7 +98,7 @@ static const char general_help[] =
     "  --model DIR         the model folder (default: the configured one, else the bundled one)\n"
 #define CONFIG_HELP "  --config FILE       read a configuration file; options override it\n"
 #define DTYPE_HELP \
-    "  --dtype D           arithmetic: fp32 (default), bf16, int8, or auto for the fastest that answers as fp32 does\n"
+    "  --dtype D           arithmetic: fp32 (default), bf16, int8, or auto for the fastest with the top classes of fp32\n"
 #define IMAGE_SIZE_HELP "  --image-size N      side of the square input; 0 for the model's own (default 0)\n"
 #define DRAFT_HELP \
     "  --draft             decode big JPEGs at 1/2, 1/4 or 1/8: faster, and close to the exact pixels\n"

@@ -128,6 +128,17 @@ void request_unknown_model(struct request *request, const char *name)
                 *request->version ? ":" : "", request->version, stranger ? "" : "; this server has ", names);
 }
 
+static void refuse_unloaded(struct request *request)
+{
+    const char *id = request->load_id;
+    if (request->settings->config.access.admin)
+        problem_set(&request->problem, 503, "model_unloaded", "the model '%s' is not loaded; POST /models/%s/load loads it", id,
+                    id);
+    else
+        problem_set(&request->problem, 503, "model_unloaded", "the model '%s' is not loaded; a reload brings it back", id);
+    request->load_id[0] = '\0';
+}
+
 static void find_model(struct request *request)
 {
     struct registry *registry = request->service->registry;
@@ -145,9 +156,7 @@ static void find_model(struct request *request)
         request->wish = LOADER_NEED;
         break;
     case FOUND_AWAY:
-        problem_set(&request->problem, 503, "model_unloaded", "the model '%s' is not loaded; %s", request->load_id,
-                    request->settings->config.access.admin ? "POST /models/NAME/load loads it" : "a reload brings it back");
-        request->load_id[0] = '\0';
+        refuse_unloaded(request);
         break;
     case FOUND_NOTHING:
         request_unknown_model(request, name);

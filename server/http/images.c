@@ -292,7 +292,9 @@ void parse_images(struct request *request)
     if (message->texts.count > 0 && (message->image_count > 0 || !embeds))
         problem_set(&request->problem, 400, "invalid_request", "text: goes alone, and to /embed; labels go with an image");
     else if (message->texts.count == 0 && message->image_count == 0)
-        problem_set(&request->problem, 400, "no_image", "image: missing, allowed is a picture as a string of base64");
+        problem_set(&request->problem, 400, "no_image", "%s: missing, allowed is %s",
+                    embeds ? "image and text" : "image",
+                    embeds ? "one of them: pictures as strings of base64, or texts" : "a picture as a string of base64");
     if (request->problem.status || (message->image_count > 0 && request_answer_from_cache(request, &body, 1)))
         return;
     request_free_body(request); /* all of it is in the message */
