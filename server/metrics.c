@@ -9,6 +9,7 @@
 #include "server/metrics.h"
 
 #include <dirent.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -454,6 +455,9 @@ static void put_gauges(FILE *out, const struct metrics *metrics, const struct me
     put_gauge(out, "vitd_models_bytes", "gauge", "Memory of the models that are loaded.", (double)gauges->models_bytes);
     put_gauge(out, "vitd_cache_entries", "gauge", "Replies in the result cache.", (double)gauges->cache_entries);
     put_gauge(out, "vitd_cache_bytes", "gauge", "Memory of the result cache.", (double)gauges->cache_bytes);
+    const struct mallinfo2 heap = mallinfo2();
+    put_gauge(out, "vitd_heap_bytes", "gauge", "Memory in use: what is resident has what malloc keeps for later, too.",
+              (double)heap.uordblks + (double)heap.hblkhd);
     put_gauge(out, "vitd_inflight_requests", "gauge", "Requests being read, served or answered.",
               (double)atomic_load_explicit(&metrics->inflight, memory_order_relaxed));
 }

@@ -96,7 +96,7 @@ START_TEST(test_every_family_is_declared_once)
         "vitd_queue_bytes", "vitd_models_bytes", "vitd_cache_hits_total", "vitd_cache_misses_total", "vitd_cache_entries",
         "vitd_cache_bytes",
         "process_cpu_seconds_total", "process_resident_memory_bytes", "process_virtual_memory_bytes",
-        "process_open_fds", "process_max_fds", "process_start_time_seconds"};
+        "process_open_fds", "process_max_fds", "process_start_time_seconds", "vitd_heap_bytes"};
     metrics_request(metrics, "classify", one, 200, 0.25);
     metrics_rejected(metrics, REJECT_TIMEOUT);
     char *text = render();

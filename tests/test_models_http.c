@@ -612,7 +612,7 @@ START_TEST(test_operator_unloads_and_loads)
     wish("/models/a/unload", 200, "{\"model\":\"a\",\"state\":\"unloaded\"}");
     struct reply reply = daemon_request(&vitd, "POST", "/classify", NULL, picture, picture_length, client_key);
     reply_assert_error(&reply, 503, "model_unloaded");
-    ck_assert_msg(strstr(reply.body, "POST /models/NAME/load") != NULL, "%s", reply.body);
+    ck_assert_msg(strstr(reply.body, "POST /models/a/load loads it") != NULL, "%s", reply.body);
     reply_free(&reply);
     wish("/models/a/unload", 200, "{\"model\":\"a\",\"state\":\"unloaded\"}");
     wish("/models/a/load", 200, "{\"model\":\"a\",\"state\":\"ready\"}");

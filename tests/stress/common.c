@@ -1,5 +1,6 @@
 #include "tests/stress/common.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -9,6 +10,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -257,6 +259,38 @@ long vitd_memory(const struct vitd *vitd, const char *field)
             kib = atol(line + strlen(field) + 1);
     fclose(file);
     return kib;
+}
+
+/* The reply to GET /metrics, NUL-terminated, to be freed. */
+static char *read_metrics(const struct vitd *vitd)
+{
+    enum { ROOM = 1 << 20 };
+    static const char request[] = "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n";
+    const struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)vitd->port),
+                                        .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    char *text = allocate(ROOM, 1);
+    size_t length = 0;
+    ssize_t more;
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || connect(fd, (const struct sockaddr *)&address, sizeof address) != 0 ||
+        send(fd, request, sizeof request - 1, MSG_NOSIGNAL) != (ssize_t)sizeof request - 1)
+        die("GET /metrics");
+    while ((more = recv(fd, text + length, ROOM - 1 - length, 0)) > 0)
+        length += (size_t)more;
+    close(fd);
+    return text;
+}
+
+double vitd_metric(const struct vitd *vitd, const char *name)
+{
+    char line[128], *text = read_metrics(vitd);
+    snprintf(line, sizeof line, "\n%s ", name);
+    const char *found = strstr(text, line);
+    if (found == NULL)
+        die(name);
+    const double value = atof(found + strlen(line));
+    free(text);
+    return value;
 }
 
 char *vitd_log(const struct vitd *vitd)

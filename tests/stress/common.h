@@ -65,6 +65,8 @@ void vitd_stop(struct vitd *vitd);
 void vitd_release(struct vitd *vitd);
 /* VmRSS, VmHWM: in KiB. */
 long vitd_memory(const struct vitd *vitd, const char *field);
+/* A metric without labels, of GET /metrics. */
+double vitd_metric(const struct vitd *vitd, const char *name);
 /* Its log as it is now; the caller frees it. */
 char *vitd_log(const struct vitd *vitd);
 size_t vitd_log_count(const struct vitd *vitd, const char *text);
