@@ -556,7 +556,7 @@ END_TEST
 
 START_TEST(test_reply_of_metadata)
 {
-    const struct v2_model model = {"v\"it", (const char *const[]){"3", "4"}, 2, 224, 160, 1000, 192};
+    const struct v2_model model = {"v\"it", (const int[]){3, 4}, 2, 224, 160, 1000, 192};
     const struct v2_index_entry entries[] = {{"a", "1", "READY", NULL}, {"b", NULL, "UNAVAILABLE", "it \"failed\""}};
     struct strbuf out = {0};
     v2_reply_server(&out, "0.1.0");

@@ -276,11 +276,11 @@ static vit_status open_files(struct tensors *tensors, const char *folder, vit_er
     if (n < 0 || (size_t)n + 300 > sizeof path)
         return vit_error_set(err, VIT_ERR_ARGUMENT, "the model folder's path is too long");
     snprintf(index_path, sizeof index_path, "%s/model.safetensors.index.json", folder);
-    if (access(path, F_OK) != 0 && access(index_path, F_OK) != 0)
-        return vit_error_set(err, VIT_ERR_IO, "%s: %s (weights in other formats have to be saved as safetensors)", path,
-                             strerror(errno));
     if (access(path, F_OK) == 0)
         return map_file(tensors, path, err);
+    if (access(index_path, F_OK) != 0)
+        return vit_error_set(err, VIT_ERR_IO, "%s: %s (weights in other formats have to be saved as safetensors)", path,
+                             strerror(errno));
     cJSON *index = NULL;
     vit_status status = json_load(&index, index_path, err);
     if (status == VIT_OK)

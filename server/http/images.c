@@ -235,13 +235,14 @@ static bool find_targets(struct request *request, const struct image_message_tex
     vit_error error = {{0}};
     char name[512];
     vit_explain *explain = &request->choices.explain;
-    if (texts->count > 0 && explain->method != VIT_ATTENTION_LEGRAD)
+    if (texts->count == 0)
+        return true;
+    if (explain->method != VIT_ATTENTION_LEGRAD)
         return problem_set(&request->problem, 400, "invalid_parameter", "target only goes with attention=legrad");
     if (texts->count > VIT_MAX_TARGETS)
         return problem_set(&request->problem, 400, "invalid_parameter", "found %zu targets, allowed is up to %d",
                            texts->count, VIT_MAX_TARGETS);
-    if (texts->count > 0)
-        explain->target_count = 0; /* those of the query */
+    explain->target_count = 0; /* those of the query */
     for (size_t i = 0; i < texts->count; i++) {
         size_t class;
         snprintf(name, sizeof name, "%.*s", (int)texts->items[i].length, texts->items[i].text);

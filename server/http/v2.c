@@ -48,15 +48,11 @@ enum outcome handle_v2_model(struct request *request)
     const struct model *model = request->model;
     const vit_model_info *info = vit_model_describe(model->vit);
     struct listed *list = registry_list(request->service->registry, &count);
-    char(*texts)[16] = calloc(count + 1, sizeof *texts);
-    const char **versions = calloc(count + 1, sizeof *versions);
-    const bool room = list && texts && versions;
-    for (size_t i = 0; room && i < count; i++)
-        if (list[i].configured.version && strcmp(list[i].configured.name, model->name) == 0) {
-            versions[found] = version_text(list[i].configured.version, texts[found]);
-            found++;
-        }
-    if (room)
+    int *versions = calloc(count + 1, sizeof *versions);
+    for (size_t i = 0; list && versions && i < count; i++)
+        if (list[i].configured.version && strcmp(list[i].configured.name, model->name) == 0)
+            versions[found++] = list[i].configured.version;
+    if (list && versions)
         v2_reply_model(&request->reply, &(struct v2_model){.name = model->name,
                                                            .versions = versions,
                                                            .version_count = found,
@@ -67,7 +63,6 @@ enum outcome handle_v2_model(struct request *request)
     else
         request_out_of_memory(request);
     free(versions);
-    free(texts);
     registry_list_free(list, count);
     return OUTCOME_REPLY;
 }

@@ -167,10 +167,8 @@ void v2_reply_model(struct strbuf *out, const struct v2_model *model)
 {
     strbuf_text(out, "{\"name\":");
     strbuf_json_string(out, model->name);
-    for (size_t i = 0; i < model->version_count; i++) {
-        strbuf_text(out, i ? "," : ",\"versions\":[");
-        strbuf_json_string(out, model->versions[i]);
-    }
+    for (size_t i = 0; i < model->version_count; i++)
+        strbuf_printf(out, "%s\"%d\"", i ? "," : ",\"versions\":[", model->versions[i]);
     if (model->version_count)
         strbuf_text(out, "]");
     strbuf_text(out, ",\"platform\":\"vitd\",\"inputs\":[");

@@ -38,7 +38,7 @@ void v2_reply_server(struct strbuf *out, const char *version);
 
 struct v2_model {
     const char *name;
-    const char *const *versions; /* [version_count], all that the name has; none: it has none */
+    const int *versions; /* [version_count], all that the name has; none: it has none */
     size_t version_count;
     size_t height, width, classes, embedding_width;
 };

@@ -55,7 +55,7 @@ bool job_client_gone(const struct job *job)
 
 size_t job_class_count(const struct job *job)
 {
-    return job->words ? job->words->count : vit_model_describe(job->model->vit)->classes;
+    return job->words ? job->words->count : model_class_count(job->model);
 }
 
 const char *job_class_label(const struct job *job, size_t index)

@@ -188,12 +188,18 @@ static void release_bytes(struct job_image *image)
     }
 }
 
+/* Until a worker came to it, or nobody waited any more. */
+static void note_wait(struct job_image *image, int64_t now_us)
+{
+    image->queue_ms = image->job->waited_ms + (double)(now_us - image->job->accepted_us) / 1e3;
+}
+
 static void decode(struct worker *worker, struct job_image *image)
 {
     struct job *job = image->job;
     struct metrics *metrics = worker->pool->metrics;
     int64_t start = job_clock_us();
-    image->queue_ms = job->waited_ms + (double)(start - job->accepted_us) / 1e3;
+    note_wait(image, start);
     bool usable = !is_stale(image, start);
     const bool decoded = !job->without_image && !image->texts;
     if (usable && image->texts)
@@ -223,7 +229,7 @@ void workers_sweep(struct workers *workers)
     struct job_image *next;
     for (struct job_image *image = queue_take_stale(workers->queue, now_us); image; image = next) {
         next = image->next;
-        image->queue_ms = image->job->waited_ms + (double)(now_us - image->job->accepted_us) / 1e3;
+        note_wait(image, now_us);
         set_failed(image, now_us >= image->job->deadline_us ? FAILURE_DEADLINE : FAILURE_CLIENT_GONE, VIT_OK);
         release_bytes(image);
         finish(image);
